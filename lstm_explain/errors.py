@@ -1,0 +1,25 @@
+"""The exceptions that `lstm_explain` raises on purpose; each message says what was needed, what came, and what to do next."""
+
+
+class LstmExplainError(Exception):
+    """Base of every error that the package raises on purpose."""
+
+
+class InputError(LstmExplainError, ValueError):
+    """An argument, a tensor or a text that doesn't fit what was asked."""
+
+
+class RecordingError(LstmExplainError, RuntimeError):
+    """A model, or a call of it, that can't be recorded."""
+
+
+class CertificateError(RecordingError):
+    """What was recorded isn't what the layer computed, so nothing of it is shown."""
+
+
+class WeightsError(LstmExplainError, ValueError):
+    """A file of weights that can't be used: truncated, of another shape, or not finite."""
+
+
+class OutputError(LstmExplainError, OSError):
+    """A place that can't be written to."""

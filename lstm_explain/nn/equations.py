@@ -1,0 +1,139 @@
+"""The equations of the LSTM with peepholes, one step at a time: the reference that everything faster is held against.
+
+With the ``previous`` wiring every gate and the candidate see the cell state of the step before::
+
+    i_t = σ(W_xi x_t + W_hi h_{t-1} + W_ci c_{t-1} + b_i)
+    f_t = σ(W_xf x_t + W_hf h_{t-1} + W_cf c_{t-1} + b_f)
+    g_t = tanh(W_xg x_t + W_hg h_{t-1} + W_cg c_{t-1} + b_g)
+    o_t = σ(W_xo x_t + W_ho h_{t-1} + W_co c_{t-1} + b_o)
+    c_t = f_t ⊙ c_{t-1} + i_t ⊙ g_t
+    h_t = o_t ⊙ tanh(c_t)
+
+With the ``graves`` wiring (Gers & Schmidhuber 2000; Graves 2013, eqs. 7-11) i and f see c_{t-1}, o sees the new c_t,
+and g sees no cell. A projection (Sak, Senior & Beaufays 2014) makes h_t = W_r (o_t ⊙ tanh(c_t)).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+Peephole = Literal["full", "diagonal"]
+Wiring = Literal["previous", "graves"]
+
+
+class Form(NamedTuple):
+    """Which equations: what the peepholes are, and which cell state they see."""
+
+    peephole: Peephole | None = "full"
+    wiring: Wiring = "previous"
+
+    @property
+    def peephole_rows(self) -> str:
+        """The gates that have a peephole, in the order of the rows of ``weight_ch``."""
+        if self.peephole is None:
+            return ""
+        return "ifgo" if self.wiring == "previous" else "ifo"
+
+
+class Weights(NamedTuple):
+    """The parameters of one layer in one direction, by PyTorch's names and in its layout (rows i, f, g, o).
+
+    ``weight_ih (4*hidden, input)``, ``weight_hh (4*hidden, state)``, biases ``(4*hidden,)`` or None,
+    ``weight_ch`` the peepholes, ``(k*hidden, hidden)`` when full and ``(k, hidden)`` when diagonal, with one block for
+    each letter of `Form.peephole_rows`; ``weight_hr (state, hidden)`` the projection or None.
+    """
+
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor | None = None
+    bias_hh: Tensor | None = None
+    weight_ch: Tensor | None = None
+    weight_hr: Tensor | None = None
+
+
+class Step(NamedTuple):
+    """What one step computes; each ``(batch, hidden)``, ``hidden_state`` ``(batch, state)``."""
+
+    input_gate: Tensor
+    forget_gate: Tensor
+    cell_candidate: Tensor
+    output_gate: Tensor
+    cell_state: Tensor
+    hidden_state: Tensor
+
+
+def peephole_of(gate: str, weight_ch: Tensor | None, form: Form) -> Tensor | None:
+    """The peephole weights of one gate (``"i"``, ``"f"``, ``"g"`` or ``"o"``), or None where it sees no cell."""
+    if weight_ch is None or gate not in form.peephole_rows:
+        return None
+    return weight_ch.unflatten(0, (len(form.peephole_rows), -1))[form.peephole_rows.index(gate)]
+
+
+def _sees(weight_ch: Tensor | None, form: Form) -> Callable[[str, Tensor], Tensor | float]:
+    def seen(gate: str, c: Tensor) -> Tensor | float:
+        W = peephole_of(gate, weight_ch, form)
+        if W is None:
+            return 0.0
+        return linear(c, W) if form.peephole == "full" else c * W.reshape(-1)
+
+    return seen
+
+
+def step(x: Tensor, h: Tensor, c: Tensor, weights: Weights, form: Form) -> Step:
+    """One step of one layer.
+
+    Parameters
+    ----------
+    x : Tensor ``(batch, input)``
+    h : Tensor ``(batch, state)``
+        The hidden state before the step.
+    c : Tensor ``(batch, hidden)``
+        The cell state before the step.
+    """
+    W_x, W_h, b_x, b_h, W_c, W_r = weights
+    W_c_on = _sees(W_c, form)
+    z_i, z_f, z_g, z_o = (linear(x, W_x, b_x) + linear(h, W_h, b_h)).chunk(4, dim=-1)
+
+    i = torch.sigmoid(z_i + W_c_on("i", c))
+    f = torch.sigmoid(z_f + W_c_on("f", c))
+    g = torch.tanh(z_g + W_c_on("g", c))
+    c_new = f * c + i * g
+    o = torch.sigmoid(z_o + W_c_on("o", c if form.wiring == "previous" else c_new))
+    m = o * torch.tanh(c_new)
+    h_new = m if W_r is None else linear(m, W_r)
+    return Step(i, f, g, o, c_new, h_new)
+
+
+def unroll(
+    x: Tensor, h0: Tensor, c0: Tensor, weights: Weights, form: Form, sizes: Sequence[int], reverse: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A whole sequence, step by step: the readable path, differentiable any number of times.
+
+    Parameters
+    ----------
+    x : Tensor ``(rows, input)``
+        The steps one after the other, as in `torch.nn.utils.rnn.PackedSequence`: ``sizes[t]`` rows for step t, the longest
+        sequence first.
+    h0, c0 : Tensor ``(batch, state)``, ``(batch, hidden)``
+    sizes : sequence of int
+        How many sequences reach each step.
+    reverse : bool
+        Whether the layer reads from the last step to the first.
+
+    Returns
+    -------
+    hidden states ``(rows, state)`` in the order of `x`, last h ``(batch, state)``, last c ``(batch, hidden)``.
+    """
+    inputs = x.split(list(sizes))
+    h, c = h0, c0
+    hidden: list[Tensor] = [h0[:0]] * len(sizes)
+    for t in reversed(range(len(sizes))) if reverse else range(len(sizes)):
+        n = sizes[t]
+        now = step(inputs[t], h[:n], c[:n], weights, form)
+        hidden[t] = now.hidden_state
+        h = torch.cat([now.hidden_state, h[n:]])
+        c = torch.cat([now.cell_state, c[n:]])
+    return torch.cat(hidden), h, c

@@ -1,0 +1,3 @@
+"""What a report can explain, ready-made: `STUDIES` maps a study's name to the ``module:function`` that makes it."""
+
+STUDIES = {"python_source": "lstm_explain.studies.python_source:make"}

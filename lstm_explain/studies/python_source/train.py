@@ -1,0 +1,231 @@
+"""Train the bundled network from nothing: ``python -m lstm_explain.studies.python_source.train --out DIRECTORY``.
+
+Text runs through the network in `BATCH` parallel streams, 128 characters at a time, and the state carries over from one piece
+to the next (truncated backpropagation through time: Williams & Peng 1990). AdamW with one learning-rate cycle (Smith & Topin
+2019). A run that was interrupted goes on where its last checkpoint was, with the same command; the result is the same as
+without the interruption.
+"""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+
+import lstm_explain
+from lstm_explain.errors import InputError, LstmExplainError, OutputError
+from lstm_explain.studies.python_source import baselines
+from lstm_explain.studies.python_source.corpus import START_OF_FILE, Corpus, SourceFile, load, stream
+from lstm_explain.studies.python_source.model import CharacterModel
+
+BATCH, TIME = 64, 128
+LEARNING_RATE, WEIGHT_DECAY, CLIP = 4e-3, 0.01, 1.0
+EVERY = 250
+PIECE = 2048
+"""Held-out files are read in pieces of this many characters, each from a fresh state."""
+
+
+def streams(files: tuple[SourceFile, ...], epoch: int, seed: int) -> NDArray[np.uint8]:
+    """One epoch's text as ``(BATCH, characters)``: the files in an order drawn from the seed and the epoch."""
+    order = np.random.default_rng([seed, epoch]).permutation(len(files))
+    text = stream(files[at] for at in order)
+    return text[: len(text) // BATCH * BATCH].reshape(BATCH, -1)
+
+
+def pieces(files: tuple[SourceFile, ...]) -> tuple[Tensor, Tensor]:
+    """Held-out text as symbols ``(piece, PIECE + 1)``, each behind `START_OF_FILE`, and the pieces' lengths."""
+    rows, lengths = [], []
+    for file in files:
+        text = stream([file])[1:]
+        for begin in range(0, len(text), PIECE):
+            part = text[begin : begin + PIECE]
+            rows.append(np.pad(np.concatenate([[START_OF_FILE], part]), (0, PIECE - len(part))))
+            lengths.append(len(part))
+    return torch.from_numpy(np.stack(rows)).long(), torch.tensor(lengths)
+
+
+@torch.no_grad()
+def nats_per_character(model: CharacterModel, files: tuple[SourceFile, ...], at_most: int | None = None) -> float:
+    """Mean loss over held-out text, each piece of `PIECE` characters from a fresh state."""
+    symbols, lengths = pieces(files)
+    if at_most is not None:
+        symbols, lengths = symbols[:at_most], lengths[:at_most]
+    total = 0.0
+    for rows, n in zip(symbols.split(BATCH), lengths.split(BATCH), strict=True):
+        losses = cross_entropy(model(rows[:, :-1]).transpose(1, 2), rows[:, 1:], reduction="none")
+        total += float((losses * (torch.arange(PIECE) < n.unsqueeze(1))).sum(dtype=torch.float64))
+    return total / int(lengths.sum())
+
+
+class Run:
+    """The state of a training run: everything that a checkpoint holds."""
+
+    def __init__(self, corpus: Corpus, steps: int, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.corpus, self.steps, self.seed = corpus, steps, seed
+        self.model = CharacterModel()
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.1)
+        self.step, self.epoch, self.at, self.seconds = 0, 0, 0, 0.0
+        self.state: tuple[Tensor, Tensor] | None = None
+        self.losses: list[float] = []
+        self.curve: list[dict[str, float]] = []
+        self.text = streams(corpus.train, 0, seed)
+
+    def _identity(self) -> dict[str, Any]:
+        return {"corpus": self.corpus.digest("train"), "steps": self.steps, "seed": self.seed}
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint beside its place and rename it into it, so that an interruption leaves the old one."""
+        kept = {name: getattr(self, name) for name in ("step", "epoch", "at", "seconds", "state", "losses", "curve")}
+        kept |= {name: getattr(self, name).state_dict() for name in ("model", "optimiser", "schedule")}
+        aside = path.with_suffix(".tmp")
+        torch.save(kept | {"run": self._identity()}, aside)
+        os.replace(aside, path)
+
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises
+        ------
+        InputError
+            If the checkpoint can't be read or is another run's.
+        """
+        try:
+            kept = torch.load(path, weights_only=True)
+            run = kept["run"]
+        except Exception as error:
+            raise InputError(f"needed a checkpoint of this command in {path}, got a file that can't be read: remove it") from error
+        if run != self._identity():
+            raise InputError(f"{path} belongs to another run ({run}): use another --out, or remove it")
+        for name in ("model", "optimiser", "schedule"):
+            getattr(self, name).load_state_dict(kept[name])
+        for name in ("step", "epoch", "at", "seconds", "state", "losses", "curve"):
+            setattr(self, name, kept[name])
+        self.text = streams(self.corpus.train, self.epoch, self.seed)
+
+    def advance(self) -> float:
+        """One optimiser step; returns the loss in nats per character."""
+        if self.at + TIME + 1 > self.text.shape[1]:
+            self.epoch, self.at, self.state = self.epoch + 1, 0, None
+            self.text = streams(self.corpus.train, self.epoch, self.seed)
+        piece = torch.from_numpy(self.text[:, self.at : self.at + TIME + 1]).long()
+        logits, (h, c) = self.model.continue_from(piece[:, :-1], self.state)
+        loss = cross_entropy(logits.flatten(0, 1), piece[:, 1:].flatten())
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+        self.optimiser.step()
+        self.schedule.step()
+        self.state = (h.detach(), c.detach())
+        self.step, self.at = self.step + 1, self.at + TIME
+        return loss.item()
+
+
+def train(run: Run, checkpoint: Path, quiet: bool) -> None:
+    """Run to the end, with a checkpoint and a point of the loss curve every `EVERY` steps."""
+    with tqdm(total=run.steps, initial=run.step, unit="step", disable=quiet, file=sys.stderr) as bar:
+        began = time.monotonic() - run.seconds
+        while run.step < run.steps:
+            run.losses.append(run.advance())
+            bar.update()
+            if run.step % EVERY == 0 or run.step == run.steps:
+                run.seconds = time.monotonic() - began
+                point = {
+                    "step": run.step,
+                    "characters": run.step * BATCH * TIME,
+                    "train": float(np.mean(run.losses)),
+                    "validation": nats_per_character(run.model, run.corpus.validation, at_most=2 * BATCH),
+                }
+                run.losses.clear()
+                run.curve.append(point)
+                bar.set_postfix(train=f"{point['train']:.3f}", validation=f"{point['validation']:.3f}")
+                run.save(checkpoint)
+
+
+def card(run: Run) -> dict[str, Any]:
+    """What the network is, how it was trained, on which text, and how good it is beside two simple models."""
+    corpus = run.corpus
+    return {
+        "model": "embedding 64, two-layer PeepholeLSTM of 192 units (full peepholes, previous wiring), linear decoder",
+        "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
+        "text": {
+            "origin": corpus.origin,
+            "sha256": {split: corpus.digest(split) for split in ("train", "validation", "test")},
+            "files": {split: len(getattr(corpus, split)) for split in ("train", "validation", "test")},
+            "characters": {split: sum(len(f.text) for f in getattr(corpus, split)) for split in ("train", "validation", "test")},
+        },
+        "training": {
+            "seed": run.seed,
+            "steps": run.steps,
+            "characters": run.steps * BATCH * TIME,
+            "batch": BATCH,
+            "time": TIME,
+            "optimiser": f"AdamW, one cycle to {LEARNING_RATE}, weight decay {WEIGHT_DECAY}, gradient norm at most {CLIP}",
+            "seconds": round(run.seconds),
+            "threads": torch.get_num_threads(),
+            "curve": run.curve,
+        },
+        "nats_per_character": {
+            "read": f"whole held-out files in pieces of {PIECE} characters, each from a fresh state",
+            "validation": nats_per_character(run.model, corpus.validation),
+            "test": nats_per_character(run.model, corpus.test),
+            "ngram": baselines.ngram(corpus),
+            "lzma": baselines.lzma_nats(corpus),
+        },
+        "versions": {
+            "lstm_explain": lstm_explain.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m lstm_explain.studies.python_source.train", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="directory for checkpoint.pt, weights.safetensors and card.json")
+    parser.add_argument("--steps", type=int, default=8000, help=f"optimiser steps of {BATCH} x {TIME} characters (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    arguments = parser.parse_args(argv)
+    if arguments.steps < 1:
+        parser.error(f"--steps needs a positive number, got {arguments.steps}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    checkpoint = arguments.out / "checkpoint.pt"
+    try:
+        try:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            run = Run(load(), arguments.steps, arguments.seed)
+            if checkpoint.exists():
+                run.resume(checkpoint)
+            train(run, checkpoint, arguments.quiet)
+            save_file(run.model.state_dict(), arguments.out / "weights.safetensors")
+            (arguments.out / "card.json").write_text(json.dumps(card(run), indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"can't write to {arguments.out}: {error.strerror or error}") from error
+    except LstmExplainError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 4 if isinstance(error, OutputError) else 3
+    except KeyboardInterrupt:
+        print(f"interrupted: the same command goes on from {checkpoint}", file=sys.stderr)
+        return 130
+    print(arguments.out / "weights.safetensors")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,1 +1,62 @@
+"""Open the gates of LSTMs: record them, ask them, show them.
+
+::
+
+    x ──> nn ──> recording ──Recording──> analyses ──Result──> plots ──Axes──> report ──> reports/
+                                 └ trajectory (the one labelled structure that everybody upstairs speaks)
+
+Names load when they are first used, so that ``import lstm_explain`` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from lstm_explain.analyses.saturation import Saturation as Saturation
+    from lstm_explain.analyses.saturation import saturation as saturation
+    from lstm_explain.analyses.timescale import Timescale as Timescale
+    from lstm_explain.analyses.timescale import timescale as timescale
+    from lstm_explain.analyses.unit_text import unit_text as unit_text
+    from lstm_explain.errors import CertificateError as CertificateError
+    from lstm_explain.errors import InputError as InputError
+    from lstm_explain.errors import LstmExplainError as LstmExplainError
+    from lstm_explain.errors import OutputError as OutputError
+    from lstm_explain.errors import RecordingError as RecordingError
+    from lstm_explain.errors import WeightsError as WeightsError
+    from lstm_explain.nn.lstm import PeepholeLSTM as PeepholeLSTM
+    from lstm_explain.nn.lstm import PeepholeLSTMCell as PeepholeLSTMCell
+    from lstm_explain.plots import plot as plot
+    from lstm_explain.recording.runner import record as record
+    from lstm_explain.study import Study as Study
+    from lstm_explain.trajectory import Certificate as Certificate
+    from lstm_explain.trajectory import Recording as Recording
+    from lstm_explain.trajectory import Trajectory as Trajectory
+
+_HOMES = {
+    "analyses.saturation": ("Saturation", "saturation"),
+    "analyses.timescale": ("Timescale", "timescale"),
+    "analyses.unit_text": ("unit_text",),
+    "errors": ("CertificateError", "InputError", "LstmExplainError", "OutputError", "RecordingError", "WeightsError"),
+    "nn.lstm": ("PeepholeLSTM", "PeepholeLSTMCell"),
+    "plots": ("plot",),
+    "recording.runner": ("record",),
+    "study": ("Study",),
+    "trajectory": ("Certificate", "Recording", "Trajectory"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME_OF)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'lstm_explain' has no attribute {name!r}")
+    value = getattr(import_module(f"lstm_explain.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""One question per file: a recording (or a model) in, a frozen result out. Analyses don't know each other."""

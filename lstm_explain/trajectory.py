@@ -1,7 +1,7 @@
 """`Trajectory` and `Recording`: the one labelled structure that everything upstairs speaks."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -77,6 +77,18 @@ class Trajectory:
         """One signal at the valid steps only: ``(step, unit)``, sequence after sequence."""
         return self.signals[signal][self.valid]
 
+    def select(self, sequences: Sequence[int]) -> "Trajectory":
+        """Some of the sequences, in the order given."""
+        rows = list(sequences)
+        return replace(
+            self,
+            signals={name: signal[rows] for name, signal in self.signals.items()},
+            valid=self.valid[rows],
+            initial_hidden_state=self.initial_hidden_state[rows],
+            initial_cell_state=self.initial_cell_state[rows],
+            first_step=self.first_step[rows],
+        )
+
     def before(self, signal: Literal["cell_state", "hidden_state"]) -> Tensor:
         """The state that each step started from: ``(batch, time, unit)``."""
         state = self.signals[signal]
@@ -128,6 +140,7 @@ class CallCheck(NamedTuple):
 
     @property
     def worst(self) -> float:
+        """The largest of the four differences."""
         return max(self.output, self.h_n, self.c_n, self.equations)
 
 
@@ -264,18 +277,17 @@ def _join(calls: list[Call]) -> Trajectory:
     return joined[0] if len(joined) == 1 else _along_batch(joined)
 
 
-def _replace(one: Trajectory, parts: list[Trajectory], signals: Mapping[str, Tensor], **changes: Tensor) -> Trajectory:
+def _padding_of(parts: list[Trajectory], valid: Tensor) -> Padding:
     paddings = {part.padding for part in parts}
-    padded = not bool(changes["valid"].all())
-    padding: Padding = "unknown" if "unknown" in paddings else "known" if padded or "known" in paddings else "none"
-    same = {name: getattr(one, name) for name in ("name", "kind", "reverse", "form", "weights")}
-    rest = {name: getattr(one, name) for name in ("initial_hidden_state", "initial_cell_state", "first_step")}
-    return Trajectory(signals=signals, padding=padding, **same, **(rest | changes))
+    if "unknown" in paddings:
+        return "unknown"
+    return "none" if bool(valid.all()) else "known"
 
 
 def _along_time(parts: list[Trajectory]) -> Trajectory:
     signals = {name: torch.cat([part.signals[name] for part in parts], dim=1) for name in SIGNALS}
-    return _replace(parts[0], parts, signals, valid=torch.cat([part.valid for part in parts], dim=1))
+    valid = torch.cat([part.valid for part in parts], dim=1)
+    return replace(parts[0], signals=signals, valid=valid, padding=_padding_of(parts, valid))
 
 
 def _along_batch(parts: list[Trajectory]) -> Trajectory:
@@ -286,5 +298,13 @@ def _along_batch(parts: list[Trajectory]) -> Trajectory:
         return torch.cat(pad)
 
     signals = {name: stack([part.signals[name] for part in parts]) for name in SIGNALS}
-    ends = {n: torch.cat([getattr(part, n) for part in parts]) for n in ("initial_hidden_state", "initial_cell_state", "first_step")}
-    return _replace(parts[0], parts, signals, valid=stack([part.valid for part in parts]), **ends)
+    valid = stack([part.valid for part in parts])
+    return replace(
+        parts[0],
+        signals=signals,
+        valid=valid,
+        padding=_padding_of(parts, valid),
+        initial_hidden_state=torch.cat([part.initial_hidden_state for part in parts]),
+        initial_cell_state=torch.cat([part.initial_cell_state for part in parts]),
+        first_step=torch.cat([part.first_step for part in parts]),
+    )

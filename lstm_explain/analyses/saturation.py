@@ -50,7 +50,8 @@ class LayerSaturation:
 
     @property
     def units(self) -> int:
-        return self.mean.shape[1]
+        """How many units the layer has."""
+        return int(self.mean.shape[1])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -186,7 +187,7 @@ def _compute(sums: Sums, histograms: Mapping[str, Histogram]) -> LayerSaturation
     def stack(names: list[str]) -> NDArray[Any]:
         return np.stack([sums[name] for name in names])
 
-    steps = int(sums["steps"])  # type: ignore[call-overload]
+    steps = int(sums["steps"])
     nonfinite = stack([f"{gate} nonfinite" for gate in GATES])
     finite = np.where(steps > nonfinite, steps - nonfinite, np.nan)
     left = np.stack([stack([f"{gate} < {low}" for low, _ in THRESHOLDS]) for gate in GATES])

@@ -80,6 +80,7 @@ class LayerTimescale:
 
     @property
     def units(self) -> int:
+        """How many units the layer has."""
         return len(self.half_life)
 
 

@@ -69,7 +69,7 @@ def peephole_of(gate: str, weight_ch: Tensor | None, form: Form) -> Tensor | Non
     """The peephole weights of one gate (``"i"``, ``"f"``, ``"g"`` or ``"o"``), or None where it sees no cell."""
     if weight_ch is None or gate not in form.peephole_rows:
         return None
-    return weight_ch.unflatten(0, (len(form.peephole_rows), -1))[form.peephole_rows.index(gate)]
+    return weight_ch.chunk(len(form.peephole_rows))[form.peephole_rows.index(gate)]
 
 
 def _sees(weight_ch: Tensor | None, form: Form) -> Callable[[str, Tensor], Tensor | float]:

@@ -69,9 +69,7 @@ def weights_of(module: LSTMLike, suffix: str) -> Weights:
     return Weights(weight_ih, weight_hh, bias_ih, bias_hh, get("weight_ch"), get("weight_hr") if module.proj_size else None)
 
 
-def _initial(
-    module: LSTMLike, layout: Layout, hx: tuple[Tensor, Tensor] | None, rows: Tensor
-) -> tuple[Tensor, Tensor]:
+def _initial(module: LSTMLike, layout: Layout, hx: tuple[Tensor, Tensor] | None, rows: Tensor) -> tuple[Tensor, Tensor]:
     """The initial states ``(layers * directions, batch, unit)``, zero unless given, in the order of the rows."""
     count = len(suffixes(module))
     sizes = module.proj_size or module.hidden_size, module.hidden_size
@@ -88,9 +86,7 @@ def _initial(
     return layout.state_in(hx[0]), layout.state_in(hx[1])
 
 
-def run_layers(
-    module: LSTMLike, form: Form, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None
-) -> Run:
+def run_layers(module: LSTMLike, form: Form, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None) -> Run:
     """Run a whole stack by our own equations.
 
     Raises

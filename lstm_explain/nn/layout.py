@@ -24,6 +24,7 @@ class Layout(NamedTuple):
 
     @property
     def batch(self) -> int:
+        """How many sequences there are."""
         return self.sizes[0]
 
     def state_in(self, state: Tensor) -> Tensor:
@@ -41,11 +42,14 @@ class Layout(NamedTuple):
     def _pack(self, rows: Tensor) -> PackedSequence:
         return PackedSequence(rows, torch.tensor(self.sizes), self.sorted_indices, self.unsorted_indices)
 
+    def _by_step(self, rows: Tensor) -> Tensor:
+        return rows.view(len(self.sizes), self.batch, *rows.shape[1:])
+
     def output(self, rows: Tensor) -> Tensor | PackedSequence:
         """Rows as the caller laid out the input."""
         if self.packed:
             return self._pack(rows)
-        steps = rows.unflatten(0, (len(self.sizes), self.batch))
+        steps = self._by_step(rows)
         if self.unbatched:
             return steps.squeeze(1)
         return steps.transpose(0, 1) if self.batch_first else steps
@@ -54,7 +58,7 @@ class Layout(NamedTuple):
         """Rows as ``(batch, time, ...)`` in the order of the input; zero where a packed sequence has ended."""
         if self.packed:
             return pad_packed_sequence(self._pack(rows), batch_first=True)[0]
-        return rows.unflatten(0, (len(self.sizes), self.batch)).transpose(0, 1)
+        return self._by_step(rows).transpose(0, 1)
 
     def lengths(self) -> Tensor:
         """How many steps each sequence has, ``(batch,)``, in the order of the input."""

@@ -147,10 +147,12 @@ class PeepholeLSTM(nn.Module):
 
     @property
     def peephole(self) -> Peephole | None:
+        """What the peepholes are: ``"full"``, ``"diagonal"`` or None."""
         return self.form.peephole
 
     @property
     def wiring(self) -> Wiring:
+        """Which cell state they see: ``"previous"`` or ``"graves"``."""
         return self.form.wiring
 
     def reset_parameters(self) -> None:
@@ -169,6 +171,7 @@ class PeepholeLSTM(nn.Module):
         """
         if not isinstance(lstm, nn.LSTM):
             raise InputError(f"needed a torch.nn.LSTM, got {type(lstm).__name__}")
+        weight = lstm.get_parameter("weight_ih_l0")
         twin = cls(
             lstm.input_size,
             lstm.hidden_size,
@@ -178,8 +181,8 @@ class PeepholeLSTM(nn.Module):
             lstm.dropout,
             lstm.bidirectional,
             lstm.proj_size,
-            device=lstm.weight_ih_l0.device,
-            dtype=lstm.weight_ih_l0.dtype,
+            device=weight.device,
+            dtype=weight.dtype,
             peephole=peephole,
             wiring=wiring,
         )
@@ -220,6 +223,7 @@ class PeepholeLSTM(nn.Module):
         return run.output, (run.h_n, run.c_n)
 
     def extra_repr(self) -> str:
+        """What `repr` shows of it."""
         defaults = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False, "proj_size": 0}
         options = [f"{name}={getattr(self, name)}" for name, default in defaults.items() if getattr(self, name) != default]
         options += [f"peephole={self.peephole!r}", f"wiring={self.wiring!r}"]
@@ -311,5 +315,6 @@ class PeepholeLSTMCell(nn.Module):
         return now.hidden_state, now.cell_state
 
     def extra_repr(self) -> str:
+        """What `repr` shows of it."""
         bias = "" if self.bias else ", bias=False"
         return f"{self.input_size}, {self.hidden_size}{bias}, peephole={self.form.peephole!r}, wiring={self.form.wiring!r}"

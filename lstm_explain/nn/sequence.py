@@ -18,7 +18,7 @@ class _Sequence(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         form: Form,
         sizes: tuple[int, ...],

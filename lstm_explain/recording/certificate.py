@@ -45,7 +45,8 @@ def _by_the_equations(layer: LayerRun, form: Form) -> tuple[float, float]:
         rows = slice(at, at + _ROWS)
         h, c = seen[rows].split([hidden.shape[1], cell.shape[1]], dim=1)
         expected = step(layer.x[rows], h, c, layer.weights, form)
-        recorded = Step(*gates[rows].unbind(1), cell[rows], hidden[rows])
+        i, f, g, o = gates[rows].unbind(1)
+        recorded = Step(i, f, g, o, cell[rows], hidden[rows])
         for pair in zip(recorded, expected, strict=True):
             difference, size, _ = _difference(*pair)
             worst, scale = max(worst, difference), max(scale, size)
@@ -70,9 +71,7 @@ def certify(
     """
     output, (h_n, c_n) = returned
     pairs = {"output": (run.output, output), "h_n": (run.h_n, h_n), "c_n": (run.c_n, c_n)}
-    ends = {
-        name: _difference(*(part.data if isinstance(part, PackedSequence) else part for part in pair)) for name, pair in pairs.items()
-    }
+    ends = {name: _difference(*(part.data if isinstance(part, PackedSequence) else part for part in pair)) for name, pair in pairs.items()}
     equations = [_by_the_equations(layer, form) for layer in run.layers]
     dtype = run.h_n.dtype
     absolute, relative = _TOLERANCES[dtype]

@@ -78,9 +78,7 @@ def _in_input_order(state: Tensor, layout: Layout) -> Tensor:
     return state.clone() if layout.unsorted_indices is None else state.index_select(0, layout.unsorted_indices)
 
 
-def _trajectory(
-    key: str, kind: Any, layer: LayerRun, layout: Layout, form: Form, valid: Tensor, padding: Padding
-) -> Trajectory:
+def _trajectory(key: str, kind: Any, layer: LayerRun, layout: Layout, form: Form, valid: Tensor, padding: Padding) -> Trajectory:
     # The hidden states are also the caller's output, who may write into them.
     i, f, g, o = layout.batch_time(layer.saved.gates.detach()).unbind(2)
     signals = {

@@ -83,7 +83,7 @@ def forward(
         c_seen = s[:, P:]
         z.addmm_(s[:, :K], W_rec)
         if p_c is not None:
-            z.unflatten(1, (4, H))[:, : len(p_c)].addcmul_(c_seen.unsqueeze(1), p_c)
+            z.view(n, 4, H)[:, : len(p_c)].addcmul_(c_seen.unsqueeze(1), p_c)
         elif W_ci_cf is not None:
             z[:, : 2 * H].addmm_(c_seen, W_ci_cf)
         i_f = z[:, : 2 * H].sigmoid_()

@@ -1,0 +1,143 @@
+"""A character-level language model that reads Python source: real text on every machine, with perfect ground truth."""
+
+import json
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lstm_explain.errors import InputError, WeightsError
+from lstm_explain.studies.python_source.corpus import START_OF_FILE, SourceFile, encode, load
+from lstm_explain.studies.python_source.labels import Labels, label
+from lstm_explain.studies.python_source.model import CharacterModel
+from lstm_explain.study import Study
+
+LENGTH = 2048
+"""Characters in one piece of text, the start symbol included."""
+SELECT, SHOWN = 24, 72
+"""Pieces of validation files, on which choices are made, and of test files, which are shown and scored."""
+
+LABELS = ("in_string", "in_comment", "bracket_depth", "indentation_depth", "column", "keyword")
+
+
+def load_model(weights: Path | None = None) -> CharacterModel:
+    """The bundled network, or one with weights from a safetensors file that ``train`` wrote.
+
+    Raises
+    ------
+    WeightsError
+        If the file can't be read, or doesn't hold this network's weights.
+    """
+    if weights is None:
+        with as_file(files(__name__) / "weights.safetensors") as path:
+            return load_model(path)
+    try:
+        loaded = load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"needed a safetensors file that can be read, got {weights}: {error}") from error
+    model = CharacterModel()
+    for name, expected in model.state_dict().items():
+        if name not in loaded:
+            raise WeightsError(f"needed {name} in {weights}, which has {', '.join(sorted(loaded)) or 'nothing'}")
+        got = loaded[name]
+        if got.shape != expected.shape or got.dtype != expected.dtype:
+            raise WeightsError(
+                f"needed {name} of shape {tuple(expected.shape)}, {expected.dtype}, got {tuple(got.shape)}, {got.dtype} in {weights}"
+            )
+    if extra := sorted(set(loaded) - set(model.state_dict())):
+        raise WeightsError(f"needed this network's weights only, got {', '.join(extra)} too in {weights}")
+    model.load_state_dict(loaded)
+    return model.eval()
+
+
+def card() -> dict[str, Any]:
+    """How the bundled network was trained, on which text, and how good it is."""
+    return dict(json.loads((files(__name__) / "card.json").read_text(encoding="utf-8")))
+
+
+def _beginnings(labels: Labels) -> NDArray[np.int64]:
+    """Where a piece may begin: at a line outside every string, comment and bracket, so that its labels can be known from it."""
+    outside = ~labels.in_string & ~labels.in_comment & (labels.bracket_depth == 0) & (labels.column == 0)
+    return np.concatenate([[0], np.flatnonzero(outside) + 1])
+
+
+def _pieces(chosen: tuple[SourceFile, ...]) -> list[tuple[SourceFile, Labels, int]]:
+    """All pieces of some files, one after the other: the file, its labels, and where the piece begins."""
+    pieces = []
+    for file in chosen:
+        try:
+            labels = label(file.text)
+        except InputError:
+            continue
+        beginnings, at = _beginnings(labels), 0
+        while at < len(file.text):
+            pieces.append((file, labels, at))
+            after = beginnings[beginnings >= at + LENGTH - 1]
+            at = int(after[0]) if len(after) else len(file.text)
+    return pieces
+
+
+def make(seed: int = 0, weights: Path | None = None) -> Study:
+    """The study: pieces of held-out files drawn by `seed`, from the interpreter's own library.
+
+    Raises
+    ------
+    WeightsError
+        If the weights can't be used.
+    InputError
+        If there is no text, or a weight isn't finite.
+    """
+    model, corpus, facts = load_model(weights), load(), card()
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for side, count in ((corpus.validation, SELECT), (corpus.test, SHOWN)):
+        pieces = _pieces(side)
+        drawn.append([pieces[at] for at in np.sort(rng.choice(len(pieces), min(count, len(pieces)), replace=False))])
+    rows = drawn[0] + drawn[1]
+
+    symbols = np.full((len(rows), LENGTH + 1), START_OF_FILE, dtype=np.int64)
+    lengths, tokens = [], []
+    labels = {name: np.full((len(rows), LENGTH), -1 if name == "keyword" else 0, dtype=np.int32) for name in LABELS}
+    for row, (file, known, at) in enumerate(rows):
+        text = file.text[at : at + LENGTH]
+        symbols[row, 1 : len(text) + 1] = encode(text)
+        lengths.append(len(text))
+        read = text[: LENGTH - 1]
+        tokens.append(["", *read])
+        for name, values in labels.items():
+            whole = getattr(known, name)
+            values[row, 0] = values[row, 0] if at == 0 or name == "keyword" else whole[at - 1]
+            values[row, 1 : len(read) + 1] = whole[at : at + len(read)]
+    targets = torch.from_numpy(symbols[:, 1:])
+
+    def loss(logits: Tensor, rows: slice) -> Tensor:
+        wanted = targets[rows, : logits.shape[1]].to(logits.device)
+        return cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
+
+    same = facts["text"]["sha256"]["train"] == corpus.digest("train")
+    return Study(
+        model,
+        torch.from_numpy(symbols[:, :-1]),
+        lengths=lengths,
+        labels={name: values.astype(bool) if name.startswith("in_") else values for name, values in labels.items()},
+        groups=[file.path for file, _, _ in rows],
+        tokens=tokens,
+        loss=loss,
+        name="python_source",
+        about={
+            "what": "a character-level language model that reads Python source",
+            "text": corpus.origin,
+            "sha256": {split: corpus.digest(split) for split in ("train", "validation", "test")},
+            "trained_on_this_text": same,
+            "dropped": corpus.dropped,
+            "card": facts,
+        },
+        select=range(len(drawn[0])),
+    )

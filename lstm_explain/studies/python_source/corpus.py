@@ -38,7 +38,7 @@ _GENERATED = re.compile(
 
 
 class SourceFile(NamedTuple):
-    """One file: its path below the library's root, in posix form, and its text with ``\\n`` line ends."""
+    """One file: its path below the library's root, in posix form, and its text with line feeds as line ends."""
 
     path: str
     text: str

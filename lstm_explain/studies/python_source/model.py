@@ -22,9 +22,7 @@ class CharacterModel(nn.Module):
         logits, _ = self.continue_from(symbols, None)
         return logits
 
-    def continue_from(
-        self, symbols: Tensor, state: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def continue_from(self, symbols: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """As `forward`, from a state ``(h, c)``, each ``(layers, batch, hidden)``; returns the state after it too."""
         output, state = self.lstm(self.embedding(symbols), state)
         return self.decoder(output), state

@@ -1,0 +1,9 @@
+"""Results as pictures: a result in, one Axes out; nothing is computed here.
+
+A room of this floor has the name of its analysis and registers how to draw that analysis's result.
+"""
+
+from lstm_explain.plots import saturation, timescale, unit_text
+from lstm_explain.plots._dispatch import STYLE, panels, plot
+
+__all__ = ["STYLE", "panels", "plot", "saturation", "timescale", "unit_text"]

@@ -1,0 +1,95 @@
+"""One verb for every result: `plot`."""
+
+from functools import singledispatch
+from importlib.resources import files
+from typing import Any
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lstm_explain.errors import InputError
+
+STYLE = str(files("lstm_explain.plots") / "lstm_explain.mplstyle")
+"""All colours and sizes."""
+
+
+def panels(width: float, height: float, count: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure in our style, in inches, with axes side by side; no window and no pyplot knows of it."""
+    with matplotlib.style.context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, [figure.add_subplot(1, count, at + 1) for at in range(count)]
+
+
+@singledispatch
+def draw(result: Any, ax: Axes, **options: Any) -> None:
+    """Draw a result on axes; each kind of result registers its own."""
+    raise InputError(f"needed a result of one of lstm_explain's analyses, got {type(result).__name__}")
+
+
+def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **options: Any) -> Axes:
+    """Draw any result.
+
+    Parameters
+    ----------
+    result
+        What an analysis returned: `lx.saturation`, `lx.timescale`, `lx.unit_text`.
+    ax : matplotlib Axes, optional
+        Where to draw; new ones from pyplot if left out, so that a notebook shows them.
+    title : str, optional
+        In place of the picture's own.
+    **options
+        ``kind=`` picks the picture, ``gate=``, ``layer=`` and ``unit=`` what is in it, where the result has them:
+
+        ========== ============================================= =================
+        result     kinds (the first is the default)              options
+        ========== ============================================= =================
+        saturation ``scatter``, ``histogram``                    gate, layer
+        timescale  ``survival``, ``half_life``, ``retention``    layer, unit
+        unit_text  (one)                                         columns
+        ========== ============================================= =================
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    InputError
+        If the result, its kind or an option isn't known.
+    """
+    with matplotlib.style.context(STYLE):
+        if ax is None:
+            from matplotlib import pyplot
+
+            _, ax = pyplot.subplots()
+        draw(result, ax, **options)
+        if title is not None:
+            ax.set_title(title)
+    return ax
+
+
+def chosen(what: str, value: str | None, known: tuple[str, ...]) -> str:
+    """An option's value, the first known one if left out.
+
+    Raises
+    ------
+    InputError
+        If it isn't known.
+    """
+    if value is None:
+        return known[0]
+    if value not in known:
+        raise InputError(f"needed {what} as one of {', '.join(known)}, got {value!r}")
+    return value
+
+
+def layers_of(layers: Any, layer: str | None) -> dict[str, Any]:
+    """All layers of a result, or the one asked for.
+
+    Raises
+    ------
+    InputError
+        If there is none of that name.
+    """
+    return dict(layers) if layer is None else {chosen("layer", layer, tuple(layers)): layers[layer]}

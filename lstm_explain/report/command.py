@@ -1,0 +1,95 @@
+"""The command line: what was asked, who answers, and how it ends. Nothing heavy is imported before there is work to do."""
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+from lstm_explain import __version__
+from lstm_explain.errors import InputError, LstmExplainError, OutputError
+from lstm_explain.studies import STUDIES
+
+OK, BAD_INPUT, BAD_OUTPUT, UNEXPECTED, INTERRUPTED = 0, 3, 4, 70, 130
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"needed a whole number from 0 to 2^32 - 1, got {text!r}")
+    return int(text)
+
+
+def _study(text: str) -> str:
+    module, _, function = text.rpartition(":")
+    if text in STUDIES or (module and function.isidentifier()):
+        return text
+    raise argparse.ArgumentTypeError(f"needed one of {', '.join(STUDIES)}, or FILE.py:FUNCTION, got {text!r}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    options = argparse.ArgumentParser(
+        prog="python -m lstm_explain.report",
+        description="Explain a recurrent network: one page that opens offline, its figures, and every number in report.json.",
+        epilog="Exit codes: 0 ok, 2 usage, 3 bad input or model, 4 input/output, 70 unexpected, 130 interrupted.",
+    )
+    options.add_argument(
+        "--study",
+        type=_study,
+        default="python_source",
+        metavar="NAME",
+        help="a study by name, or FILE.py:FUNCTION or package.module:FUNCTION that returns a Study (default: %(default)s)",
+    )
+    options.add_argument(
+        "--out", type=Path, default=Path("reports"), metavar="DIR", help="where the report's new directory is made (default: %(default)s)"
+    )
+    options.add_argument("--seed", type=_seed, default=0, metavar="N", help="draws which held-out text is read (default: %(default)s)")
+    options.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, ... (default: %(default)s)")
+    options.add_argument("--quiet", action="store_true", help="no progress bar")
+    options.add_argument("-v", "--verbose", action="store_true", help="say how long each part took, and show tracebacks")
+    options.add_argument("--version", action="version", version=f"lstm_explain {__version__}")
+    options.add_argument("--list", action="store_true", help="list the studies that can be named, and stop")
+    return options
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    arguments = parser().parse_args(argv)
+    if arguments.list:
+        print("\n".join(STUDIES))
+        return OK
+    # A value that another program left there, a notebook's for one, would stop matplotlib from loading.
+    os.environ["MPLBACKEND"] = "agg"
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        from lstm_explain.report.explain import explain
+
+        place = explain(arguments.study, arguments.out, arguments.seed, arguments.device, arguments.quiet, arguments.verbose)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return INTERRUPTED
+    except LstmExplainError as error:
+        return _say(error, arguments.verbose, BAD_OUTPUT if isinstance(error, OutputError) else BAD_INPUT)
+    except Exception as error:
+        hint = "" if arguments.verbose else "; run again with -v for where it happened"
+        unexpected = InputError(f"unexpected {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}{hint}")
+        return _say(unexpected.with_traceback(error.__traceback__), arguments.verbose, UNEXPECTED)
+    finally:
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGTERM, before)
+    print(place)
+    return OK
+
+
+def _say(error: Exception, verbose: bool, code: int) -> int:
+    if verbose:
+        traceback.print_exception(error)
+    print(f"error: {error}", file=sys.stderr)
+    return code

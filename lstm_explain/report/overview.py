@@ -1,0 +1,78 @@
+"""What was explained, on how much data, and whether the recording is what the network computed."""
+
+from typing import Any
+
+from lstm_explain.display import jsonable, number
+from lstm_explain.report.measure import Measured
+from lstm_explain.report.section import Section
+from lstm_explain.study import Study
+
+
+def section(study: Study, measured: Measured) -> Section:
+    """The first section."""
+    certificate, coverage = measured.certificate, measured.coverage
+    groups = len(set(study.groups)) if study.groups is not None else None
+    worst = max(certificate.calls, key=lambda call: call.worst / call.tolerance)
+    units = sum(layer.units for layer in measured.saturation.layers.values())
+    files = f" from {number(groups)} groups" if groups else ""
+    data = f"{number(study.steps)} steps of {number(len(study.inputs))} sequences{files}"
+    parts = [
+        f"{study.about.get('what', type(study.model).__name__)}, recorded over {data}: {number(units)} units in "
+        f"{len(measured.saturation.layers)} layers, {certificate.state} with a largest difference of {worst.worst:.1e} "
+        f"(allowed {worst.tolerance:.1e})"
+    ]
+    card: dict[str, Any] = study.about.get("card", {})
+    if measured.loss is not None:
+        parts.append(f"It predicts the next step with {measured.loss:.3f} nats on this data")
+    if card:
+        nats = card["nats_per_character"]
+        parts.append(
+            f"On all held-out test files it has {nats['test']:.3f} nats per character; an interpolated {nats['ngram']['order']}-gram model "
+            f"has {nats['ngram']['test']:.3f} and lzma {nats['lzma']['test']:.3f} on the same text"
+        )
+    missing = [f"never called: {', '.join(coverage.never_called)}"] if coverage.never_called else []
+    missing += [f"not opened: {', '.join(f'{n} ({kind})' for n, kind in coverage.not_opened.items())}"] if coverage.not_opened else []
+    if coverage.padding == "unknown":
+        missing.append("which steps are padding is unknown, so every step counts")
+    if study.about.get("trained_on_this_text") is False:
+        missing.append("the library read here isn't the one that the network was trained on; figures of its card are of that one")
+    if study.loss is None:
+        missing.append("how well the network does its job (the study has no loss)")
+    return Section(
+        name="overview",
+        title="What was explained",
+        finding=". ".join(part[0].upper() + part[1:] for part in parts) + ".",
+        pictures=(),
+        method=(
+            "Every forward pass was recorded layer by layer. Each call was checked when it happened: what the layer returned against "
+            "what the equations give, every recorded value against one step of the readable equations from the recorded state before "
+            "it, and the named signals against c = f·c + i·g and h = o·tanh(c). A call outside its tolerance stops the report."
+        ),
+        not_shown="; ".join(missing) or "nothing is missing: every recurrent layer was called, opened and certified",
+        numbers=jsonable(
+            {
+                "sequences": len(study.inputs),
+                "steps": study.steps,
+                "groups": groups,
+                "layers": {name: layer.units for name, layer in measured.saturation.layers.items()},
+                "certificate": {
+                    "state": certificate.state,
+                    "calls": len(certificate.calls),
+                    "largest_difference": worst.worst,
+                    "tolerance": worst.tolerance,
+                    "nonfinite": sum(call.nonfinite for call in certificate.calls),
+                    "dtype": worst.dtype,
+                },
+                "coverage": {
+                    "recorded": coverage.recorded,
+                    "never_called": coverage.never_called,
+                    "not_opened": coverage.not_opened,
+                    "padding": coverage.padding,
+                },
+                "loss": measured.loss,
+                "loss_none": None if measured.loss is not None else "the study has no loss",
+                "loss_by_group": measured.loss_by_group,
+                "about": study.about,
+            }
+        ),
+    )

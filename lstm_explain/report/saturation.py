@@ -1,0 +1,91 @@
+"""How much of the time does each gate sit at one of its ends?"""
+
+import numpy as np
+
+from lstm_explain.analyses.saturation import THRESHOLDS
+from lstm_explain.display import number
+from lstm_explain.plots import panels, plot
+from lstm_explain.report.measure import Measured
+from lstm_explain.report.section import Picture, Section
+from lstm_explain.study import Study
+
+LOW, HIGH = THRESHOLDS[0]
+SPARSE = 0.02
+"""Karpathy, Johnson & Li (2015) found no unit whose forget gate is left-saturated throughout; up to this share counts as none."""
+
+
+def section(study: Study, measured: Measured) -> Section:
+    """The saturation of every gate."""
+    result = measured.saturation
+    counts = {gate: {side: result.units_saturated(side, gate)[0] for side in ("left", "right")} for gate in result.gates}
+    left, of = result.units_saturated("left")
+    right = counts["forget_gate"]["right"]
+    agrees = left <= SPARSE * of
+    nonfinite = sum(int(layer.nonfinite.sum()) for layer in result.layers.values())
+    # Shares of one unit in two disjoint halves of the text: how far they depend on what was read.
+    gaps = None
+    if measured.halves:
+        one, other = (half.layers for half in measured.halves)
+        gaps = np.concatenate(
+            [np.abs(getattr(one[n], s)[:, 0] - getattr(other[n], s)[:, 0]).ravel() for n in one for s in ("left", "right")]
+        )
+
+    scatter, axes = panels(11, 4.2, len(result.gates))
+    for ax, gate in zip(axes, result.gates, strict=True):
+        n = counts[gate]
+        plot(
+            result,
+            ax,
+            gate=gate,
+            title=f"{gate.replace('_', ' ')}: {n['left']} of {of} units are left-, {n['right']}\nright-saturated more than half the time",
+        )
+    histogram, axes = panels(11, 3.2, len(result.gates))
+    for ax, gate in zip(axes, result.gates, strict=True):
+        n = sum(layer.histogram[result.gates.index(gate)] for layer in result.layers.values())
+        ends = (n[result.edges[1:] <= LOW].sum() + n[result.edges[:-1] >= HIGH].sum()) / n.sum()
+        plot(
+            result,
+            ax,
+            kind="histogram",
+            gate=gate,
+            title=f"{gate.replace('_', ' ')}: {ends:.0%} of all values\nare below {LOW} or above {HIGH}",
+        )
+
+    share = f"{left} of {number(of)} forget gates ({left / of:.1%})"
+    shown = (
+        [f"halves of the data disagree on a unit's share by {np.median(gaps):.3f} in the median and {gaps.max():.2f} at most"]
+        if gaps is not None
+        else []
+    )
+    return Section(
+        name="saturation",
+        title="Gates at their ends",
+        finding=(
+            f"{share} are left-saturated more than half the time, and {number(right)} ({right / of:.0%}) right-saturated: "
+            f"{'as' if agrees else 'unlike what'} Karpathy, Johnson and Li (2015) found, "
+            f"{'there are next to no cells without memory' if agrees else 'there are cells that keep nothing'}."
+        ),
+        pictures=(
+            Picture(
+                "saturation_scatter",
+                scatter,
+                f"Scatter of left- and right-saturation for each gate and unit: {share} lie beyond one half on the left.",
+            ),
+            Picture("saturation_histogram", histogram, "Histograms of all values of the input, forget and output gates, by layer."),
+        ),
+        method=(
+            f"At each step a gate below 0.1 counts as left-saturated and one above 0.9 as right-saturated, over "
+            f"{number(max(layer.steps for layer in result.layers.values()))} steps; the sidecar has 0.05 and 0.95 too. "
+            + "; ".join(shown)
+            + ("." if shown else "")
+        ),
+        not_shown=(f"{number(nonfinite)} values were NaN and are left out. " if nonfinite else "")
+        + "Saturation says how a gate is used, not what for; and it depends on how the forget bias was initialised.",
+        numbers=result.to_dict()
+        | {
+            "units_saturated_more_than_half": counts | {"of": of},
+            "forget_left_share": left / of,
+            "halves": None if gaps is None else {"median_gap": float(np.median(gaps)), "largest_gap": float(gaps.max())},
+            "halves_none": None if gaps is not None else "the data has only one group",
+        },
+    )

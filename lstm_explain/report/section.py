@@ -1,0 +1,31 @@
+"""What a part of the report is: a finding with its number, figures, how it was computed, and what was not found."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+
+
+class Picture(NamedTuple):
+    """A figure, the name of its files, and what it shows in words and numbers."""
+
+    name: str
+    figure: Figure
+    alt: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One question, answered.
+
+    `finding` is one sentence with its number; `numbers` holds every number shown, ready for JSON.
+    """
+
+    name: str
+    title: str
+    finding: str
+    pictures: tuple[Picture, ...]
+    method: str
+    not_shown: str
+    numbers: Mapping[str, Any]

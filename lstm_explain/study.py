@@ -1,0 +1,140 @@
+"""`Study`: a model, its sequences, what is known about them, and how to read them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lstm_explain.errors import InputError
+from lstm_explain.nn.lstm import PeepholeLSTM, PeepholeLSTMCell
+
+
+class Batch(NamedTuple):
+    """Some of a study's sequences."""
+
+    inputs: Tensor
+    lengths: Tensor
+    rows: slice
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Study:
+    """What a report explains.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Called as ``model(inputs)``.
+    inputs : Tensor ``(batch, time, ...)``
+        Batch first: symbols ``(batch, time)`` or features ``(batch, time, feature)``.
+    lengths : Tensor or sequence of int ``(batch,)``, optional
+        How many steps of each sequence are real; all, if left out: then `padding_known` is False.
+    labels : mapping of str to ndarray ``(batch, time)``, optional
+        What is true after each step: booleans, categories or numbers; -1 or NaN where a label isn't defined.
+    groups : sequence ``(batch,)``, optional
+        Which sequences belong together (files, patients): the unit of resampling.
+    tokens : sequence of sequences of str, optional
+        What each step reads, for people.
+    feature_names : sequence of str, optional
+        Names of the last axis of `inputs`.
+    output : callable, optional
+        What the model returns -> the tensor to explain.
+    target : optional
+        Which element of that tensor, as ``(step, class)``.
+    loss : callable, optional
+        ``(what the model returned, rows) -> (batch, time)``, what the model is graded by at each step, in nats.
+    name : str
+    about : mapping, optional
+        What else a reader should know; plain numbers and text.
+    select : sequence of int, optional
+        Rows on which choices are made (which unit to show); the others are what is shown and scored.
+
+    Raises
+    ------
+    InputError
+        If the parts don't fit each other, there is nothing in them, or a parameter of the model isn't finite.
+    """
+
+    model: nn.Module
+    inputs: Tensor
+    lengths: Tensor | Sequence[int] | None = None
+    labels: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    groups: Sequence[Any] | None = None
+    tokens: Sequence[Sequence[str]] | None = None
+    feature_names: Sequence[str] | None = None
+    output: Callable[[Any], Tensor] | None = None
+    target: Any = None
+    loss: Callable[[Any, slice], Tensor] | None = None
+    name: str = "study"
+    about: Mapping[str, Any] = field(default_factory=dict)
+    select: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, nn.Module):
+            raise InputError(f"needed model as a torch.nn.Module, got {type(self.model).__name__}")
+        if not isinstance(self.inputs, Tensor) or self.inputs.dim() < 2:
+            got = tuple(self.inputs.shape) if isinstance(self.inputs, Tensor) else type(self.inputs).__name__
+            raise InputError(f"needed inputs as a tensor (batch, time, ...), got {got}")
+        batch, time = self.inputs.shape[:2]
+        if batch == 0 or time == 0:
+            raise InputError(f"needed at least one step of at least one sequence, got inputs of shape {tuple(self.inputs.shape)}")
+        lengths = torch.as_tensor([time] * batch if self.lengths is None else self.lengths)
+        if lengths.shape != (batch,) or lengths.is_floating_point():
+            raise InputError(f"needed lengths as {batch} whole numbers, one for each sequence, got shape {tuple(lengths.shape)}")
+        if bool((lengths < 1).any() | (lengths > time).any()):
+            bad = int(((lengths < 1) | (lengths > time)).nonzero()[0])
+            raise InputError(f"needed lengths from 1 to {time}, got {int(lengths[bad])} for sequence {bad}")
+        for name, label in self.labels.items():
+            if np.shape(label) != (batch, time):
+                raise InputError(f"needed label {name!r} of shape ({batch}, {time}), got {np.shape(label)}")
+        for name, per_sequence in (("groups", self.groups), ("tokens", self.tokens)):
+            if per_sequence is not None and len(per_sequence) != batch:
+                raise InputError(f"needed {name} for {batch} sequences, got {len(per_sequence)}")
+        if not self.inputs.dtype.is_floating_point and self.feature_names is not None:
+            raise InputError("needed no feature_names with whole-number inputs: symbols have no features")
+        _finite(self.model)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """The sequences, `size` at a time, in order, each batch cut to its longest sequence."""
+        lengths = torch.as_tensor([self.inputs.shape[1]] * len(self.inputs) if self.lengths is None else self.lengths)
+        for begin in range(0, len(self.inputs), size):
+            rows = slice(begin, min(begin + size, len(self.inputs)))
+            yield Batch(self.inputs[rows, : int(lengths[rows].max())], lengths[rows], rows)
+
+    @property
+    def steps(self) -> int:
+        """How many steps all sequences have."""
+        return sum(int(batch.lengths.sum()) for batch in self.batches(len(self.inputs)))
+
+    def __repr__(self) -> str:
+        return f"<Study {self.name!r}: {type(self.model).__name__}, {len(self.inputs)} sequences, {self.steps:,} steps>"
+
+
+_GATES = {"i": "input gate", "f": "forget gate", "g": "cell candidate", "o": "output gate"}
+
+
+def _finite(model: nn.Module) -> None:
+    """Refuse a model with NaN or infinite parameters; an LSTM's are named by gate, which is what their rows are."""
+    for name, parameter in model.named_parameters():
+        bad = ~parameter.detach().isfinite()
+        if not bad.any():
+            continue
+        module, _, kind = name.rpartition(".")
+        rows = _gate_rows(model.get_submodule(module), kind)
+        gates = bad.flatten().unflatten(0, (len(rows), -1)).any(1).tolist() if rows else []
+        where = ", ".join(_GATES[gate] for gate, hit in zip(rows, gates, strict=True) if hit)
+        count = int(bad.sum())
+        values = f"{count} NaN or infinite value{'s' if count > 1 else ''}"
+        raise InputError(f"needed finite weights, got {values} in {name}{f' ({where})' if where else ''}: train or load it again")
+
+
+def _gate_rows(module: nn.Module, parameter: str) -> str:
+    """The gates of a parameter's blocks of rows, in order; empty where its rows aren't gates."""
+    if isinstance(module, (PeepholeLSTM, PeepholeLSTMCell)) and parameter.startswith("weight_ch"):
+        return module.form.peephole_rows
+    lstm = isinstance(module, (PeepholeLSTM, PeepholeLSTMCell, nn.LSTM, nn.LSTMCell))
+    return "ifgo" if lstm and not parameter.startswith("weight_hr") else ""

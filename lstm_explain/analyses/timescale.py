@@ -117,6 +117,7 @@ class TimescaleResult:
             layers[name] = vars(layer) | {
                 "half_life_none": f"more than half is left after {layer.lags[-1]} steps, the longest run that was measured",
                 "timescale_none": "the forget gate was 1 at every step",
+                "off_diagonal_share_none": None if np.isfinite(layer.off_diagonal_share) else "the gates are not finite",
             }
         return dict(jsonable({"layers": layers, "padding": self.padding}))
 

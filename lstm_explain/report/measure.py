@@ -4,14 +4,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from lstm_explain.analyses.saturation import Saturation, SaturationResult
 from lstm_explain.analyses.timescale import Timescale, TimescaleResult
+from lstm_explain.errors import InputError, LstmExplainError
 from lstm_explain.recording.runner import record
 from lstm_explain.study import Study
 from lstm_explain.trajectory import CallCheck, Certificate, Coverage, Padding
@@ -66,6 +69,18 @@ def _half_of(study: Study) -> list[int]:
     return [order[group] % 2 for group in groups]
 
 
+def _call(model: nn.Module, inputs: Tensor) -> Any:
+    """The model's own errors are the study's: its inputs don't fit it."""
+    try:
+        return model(inputs)
+    except LstmExplainError:
+        raise
+    except Exception as error:
+        said = str(error).splitlines()[0] if str(error) else "no message"
+        shape = f"{tuple(inputs.shape)}, {str(inputs.dtype).removeprefix('torch.')}"
+        raise InputError(f"the model can't read the study's inputs of shape {shape}: {type(error).__name__}: {said}") from error
+
+
 def measure(study: Study, device: torch.device, clock: Clock, *, quiet: bool) -> Measured:
     """Record a whole study and reduce it, batch by batch.
 
@@ -90,7 +105,7 @@ def measure(study: Study, device: torch.device, clock: Clock, *, quiet: bool) ->
     batches = list(study.batches(BATCH))
     for batch in tqdm(batches, desc="recording", unit="batch", disable=True if quiet else None):
         with clock("recording"), torch.no_grad(), record(model, lengths=batch.lengths) as recording:
-            output = model(batch.inputs.to(device))
+            output = _call(model, batch.inputs.to(device))
         with clock("loss"):
             if study.loss is not None:
                 losses = study.loss(output, batch.rows).double().cpu()

@@ -1,5 +1,6 @@
 """What was explained, on how much data, and whether the recording is what the network computed."""
 
+import math
 from typing import Any
 
 from lstm_explain.display import jsonable, number
@@ -15,14 +16,15 @@ def section(study: Study, measured: Measured) -> Section:
     worst = max(certificate.calls, key=lambda call: call.worst / call.tolerance)
     units = sum(layer.units for layer in measured.saturation.layers.values())
     files = f" from {number(groups)} groups" if groups else ""
-    data = f"{number(study.steps)} steps of {number(len(study.inputs))} sequences{files}"
+    source = f" of {study.about['text']}" if "text" in study.about else ""
+    data = f"{number(study.steps)} steps of {number(len(study.inputs))} sequences{files}{source}"
     parts = [
         f"{study.about.get('what', type(study.model).__name__)}, recorded over {data}: {number(units)} units in "
         f"{len(measured.saturation.layers)} layers, {certificate.state} with a largest difference of {worst.worst:.1e} "
         f"(allowed {worst.tolerance:.1e})"
     ]
     card: dict[str, Any] = study.about.get("card", {})
-    if measured.loss is not None:
+    if measured.loss is not None and math.isfinite(measured.loss):
         parts.append(f"It predicts the next step with {measured.loss:.3f} nats on this data")
     if card:
         nats = card["nats_per_character"]
@@ -36,6 +38,9 @@ def section(study: Study, measured: Measured) -> Section:
         missing.append("which steps are padding is unknown, so every step counts")
     if study.about.get("trained_on_this_text") is False:
         missing.append("the library read here isn't the one that the network was trained on; figures of its card are of that one")
+    nonfinite = sum(call.nonfinite for call in certificate.calls)
+    if nonfinite:
+        missing.append(f"{number(nonfinite)} values of the layers' output are NaN or infinite and enter no figure")
     if study.loss is None:
         missing.append("how well the network does its job (the study has no loss)")
     return Section(
@@ -54,13 +59,15 @@ def section(study: Study, measured: Measured) -> Section:
                 "sequences": len(study.inputs),
                 "steps": study.steps,
                 "groups": groups,
+                "groups_none": None if groups is not None else "the study has no groups",
+                "units": units,
                 "layers": {name: layer.units for name, layer in measured.saturation.layers.items()},
                 "certificate": {
                     "state": certificate.state,
                     "calls": len(certificate.calls),
                     "largest_difference": worst.worst,
                     "tolerance": worst.tolerance,
-                    "nonfinite": sum(call.nonfinite for call in certificate.calls),
+                    "nonfinite": nonfinite,
                     "dtype": worst.dtype,
                 },
                 "coverage": {
@@ -70,9 +77,15 @@ def section(study: Study, measured: Measured) -> Section:
                     "padding": coverage.padding,
                 },
                 "loss": measured.loss,
-                "loss_none": None if measured.loss is not None else "the study has no loss",
+                "loss_none": _why_no_loss(measured.loss),
                 "loss_by_group": measured.loss_by_group,
                 "about": study.about,
             }
         ),
     )
+
+
+def _why_no_loss(loss: float | None) -> str | None:
+    if loss is None:
+        return "the study has no loss"
+    return None if math.isfinite(loss) else "the loss is not finite"

@@ -19,6 +19,7 @@ from matplotlib.backends.backend_pdf import PdfPages
 from torch import nn
 
 from lstm_explain import __version__
+from lstm_explain.display import jsonable
 from lstm_explain.plots import STYLE
 from lstm_explain.report.section import Picture, Section
 from lstm_explain.study import Study
@@ -65,7 +66,9 @@ def sidecar(study: Study, sections: Sequence[Section], *, seed: int, device: str
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "numpy", "scipy", "matplotlib")},
         },
-        "sections": {section.name: {"title": section.title, "finding": section.finding, **section.numbers} for section in sections},
+        "sections": {
+            section.name: jsonable({"title": section.title, "finding": section.finding, **section.numbers}) for section in sections
+        },
     }
 
 

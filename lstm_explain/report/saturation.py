@@ -29,6 +29,7 @@ def section(study: Study, measured: Measured) -> Section:
         gaps = np.concatenate(
             [np.abs(getattr(one[n], s)[:, 0] - getattr(other[n], s)[:, 0]).ravel() for n in one for s in ("left", "right")]
         )
+        gaps = gaps[np.isfinite(gaps)]
 
     scatter, axes = panels(11, 4.2, len(result.gates))
     for ax, gate in zip(axes, result.gates, strict=True):
@@ -42,7 +43,7 @@ def section(study: Study, measured: Measured) -> Section:
     histogram, axes = panels(11, 3.2, len(result.gates))
     for ax, gate in zip(axes, result.gates, strict=True):
         n = sum(layer.histogram[result.gates.index(gate)] for layer in result.layers.values())
-        ends = (n[result.edges[1:] <= LOW].sum() + n[result.edges[:-1] >= HIGH].sum()) / n.sum()
+        ends = (n[result.edges[1:] <= LOW].sum() + n[result.edges[:-1] >= HIGH].sum()) / max(n.sum(), 1)
         plot(
             result,
             ax,
@@ -54,7 +55,7 @@ def section(study: Study, measured: Measured) -> Section:
     share = f"{left} of {number(of)} forget gates ({left / of:.1%})"
     shown = (
         [f"halves of the data disagree on a unit's share by {np.median(gaps):.3f} in the median and {gaps.max():.2f} at most"]
-        if gaps is not None
+        if gaps is not None and len(gaps)
         else []
     )
     return Section(
@@ -85,7 +86,7 @@ def section(study: Study, measured: Measured) -> Section:
         | {
             "units_saturated_more_than_half": counts | {"of": of},
             "forget_left_share": left / of,
-            "halves": None if gaps is None else {"median_gap": float(np.median(gaps)), "largest_gap": float(gaps.max())},
-            "halves_none": None if gaps is not None else "the data has only one group",
+            "halves": None if gaps is None or not len(gaps) else {"median_gap": float(np.median(gaps)), "largest_gap": float(gaps.max())},
+            "halves_none": None if gaps is not None and len(gaps) else "the data has only one group, or no gate is finite",
         },
     )

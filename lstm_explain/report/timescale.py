@@ -19,8 +19,9 @@ def section(study: Study, measured: Measured) -> Section:
     longest = max(int(layer.lags[-1]) for layer in result.layers.values())
     units = sum(layer.units for layer in result.layers.values())
     gap = np.concatenate([np.abs(layer.retention - layer.forget_mean) for layer in result.layers.values()])
+    gap = gap[np.isfinite(gap)]
     shares = {name: layer.off_diagonal_share for name, layer in result.layers.items()}
-    has_peepholes = any((layer.retention != layer.forget_mean).any() for layer in result.layers.values())
+    has_peepholes = bool((gap > 0).any())
 
     survival, (ax,) = panels(7.2, 4.0)
     plot(result, ax, title=_list(medians, longest))
@@ -78,14 +79,17 @@ def section(study: Study, measured: Measured) -> Section:
             "median_half_life": {name: value if np.isfinite(value) else None for name, value in medians.items()},
             "median_half_life_none": f"more than half is left after {longest} steps, the longest run that was measured",
             "cells_beyond_longest_lag": beyond,
-            "retention_minus_forget": {"mean": float(gap.mean()), "largest": float(gap.max())},
+            "retention_minus_forget": {"mean": float(gap.mean()), "largest": float(gap.max())} if len(gap) else None,
+            "retention_minus_forget_none": None if len(gap) else "no gate is finite",
             "off_diagonal_share": shares,
         },
     )
 
 
 def _list(medians: dict[str, float], longest: int) -> str:
-    parts = [
-        f"{value:.1f} steps in {name}" if np.isfinite(value) else f"more than {longest} steps in {name}" for name, value in medians.items()
-    ]
-    return f"the median cell's half-life is {' and '.join(parts)}"
+    def say(value: float) -> str:
+        if np.isnan(value):
+            return "not a number"
+        return f"{value:.1f} steps" if np.isfinite(value) else f"more than {longest} steps"
+
+    return f"the median cell's half-life is {' and '.join(f'{say(value)} in {name}' for name, value in medians.items())}"

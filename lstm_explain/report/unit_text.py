@@ -70,6 +70,9 @@ def section(study: Study, measured: Measured) -> Section:
         numbers=jsonable(
             {
                 "label": label,
+                "cells": cells,
+                "steps_chosen_on": int(choosing.sum()),
+                "steps_scored_on": int((~choosing).sum()),
                 "layer": layer,
                 "unit": unit,
                 "auc_where_chosen": chosen_on,

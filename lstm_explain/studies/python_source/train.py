@@ -192,7 +192,7 @@ def card(run: Run) -> dict[str, Any]:
             "batch": BATCH,
             "time": TIME,
             "optimiser": f"AdamW, one cycle to {LEARNING_RATE}, weight decay {WEIGHT_DECAY}, gradient norm at most {CLIP}; "
-            f"peepholes at {PEEPHOLE_RATE} of the rate; in the first {WARM_UP:.0%} fresh states and peepholes at zero, later states carry over",
+            f"peepholes at {PEEPHOLE_RATE} of the rate; in the first {WARM_UP:.0%} fresh states and no peepholes, then states carry over",
             "seconds": round(run.seconds),
             "threads": torch.get_num_threads(),
             "curve": run.curve,

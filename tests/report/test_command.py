@@ -1,0 +1,204 @@
+"""The command: what it prints, how it ends, and what it leaves behind."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lstm_explain.report import explain
+from lstm_explain.report.command import main
+
+STUDIES = Path(__file__).parents[1] / "small_study.py"
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    def run(study, *options, out=tmp_path / "reports"):
+        code = main(["--study", f"{STUDIES}:{study}", "--out", str(out), "--quiet", *options])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def command(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "lstm_explain.report", *map(str, arguments)], capture_output=True, text=True, timeout=120, **options
+    )
+
+
+def test_it_writes_a_report_and_prints_its_path(run, tmp_path):
+    code, out, err = run("make")
+    assert (code, err) == (0, "")
+    page = Path(out.strip())
+    assert page == tmp_path / "reports" / "small_study-001" / "index.html"
+    names = {path.name for path in page.parent.rglob("*") if path.is_file()}
+    figures = {
+        "saturation_scatter",
+        "saturation_histogram",
+        "timescale_survival",
+        "timescale_half_life",
+        "timescale_retention",
+        "unit_text",
+    }
+    assert names == {"index.html", "report.json", "figures.pdf"} | {f"{name}.{kind}" for name in figures for kind in ("png", "svg")}
+    assert os.stat(page.parent).st_mode & 0o777 == 0o777 & ~_umask()
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_it_never_overwrites(run, tmp_path):
+    run("bare")
+    before = (tmp_path / "reports" / "small_study-001" / "index.html").read_bytes()
+    code, out, _ = run("make")
+    assert code == 0 and "small_study-002" in out
+    assert (tmp_path / "reports" / "small_study-001" / "index.html").read_bytes() == before
+
+
+def test_the_same_seed_gives_the_same_bytes(run, tmp_path):
+    for out in ("one", "two"):
+        assert run("make", out=tmp_path / out)[0] == 0
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    assert run("make", "--seed", "1", out=tmp_path / "three")[0] == 0
+    assert (tmp_path / "three/small_study-001/report.json").read_bytes() != (tmp_path / "one/small_study-001/report.json").read_bytes()
+
+
+def test_verbose_says_how_long_each_part_took(run):
+    _, _, err = run("bare", "-v")
+    assert all(part in err for part in ("study", "recording", "saturation", "timescale", "writing", "in all"))
+
+
+@pytest.mark.parametrize("study", ["stock", "bare", "constant_label", "nan_inputs"])
+def test_studies_with_less_in_them_still_get_a_report(run, tmp_path, study):
+    code, out, err = run(study)
+    assert (code, err) == (0, "")
+    json.loads((Path(out.strip()).parent / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize(
+    "study, code, message",
+    [
+        ("gru", 3, "needed a model with torch.nn.LSTM or PeepholeLSTM layers, found lstm (GRU), which can't be opened yet in Reader"),
+        ("no_recurrence", 3, "found no recurrent layer in Linear"),
+        ("nan", 3, "needed finite weights, got 25 NaN or infinite values in lstm.weight_hh_l0 (input gate)"),
+        ("empty", 3, "needed at least one step of at least one sequence, got inputs of shape (0, 4, 2)"),
+        ("wrong_size", 3, "the model can't read the study's inputs of shape (1, 4, 5), float32: RuntimeError: input.size(-1)"),
+        ("peephole_wrong_size", 3, "needed 2 features in the last axis (input_size), got 5"),
+        ("peephole_wrong_dtype", 3, "needed an input of the weights' dtype torch.float32, got torch.float64"),
+        ("raises", 3, 'failed with KeyError: "the data set isn\'t here"'),
+        ("not_a_study", 3, "needed a Study from"),
+        ("not_callable", 3, "needed a function not_callable"),
+        ("absent", 3, "needed a function absent"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(run, tmp_path, study, code, message):
+    got, out, err = run(study)
+    assert (got, out) == (code, "")
+    assert message in err and err.count("\n") == 1 and err.startswith("error: ")
+    assert list((tmp_path / "reports").iterdir()) == []
+
+
+@pytest.mark.parametrize("study", ["nowhere.py:make", "no.such.module:make"])
+def test_a_study_that_is_not_there_is_one_line(tmp_path, capsys, study):
+    assert main(["--study", study, "--out", str(tmp_path)]) == 3
+    assert capsys.readouterr().err.count("\n") == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_a_device_that_is_not_there_is_one_line(run, tmp_path):
+    code, _, err = run("bare", "--device", "nonsense")
+    assert code == 3 and "needed a device that this machine has, got 'nonsense'" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--study", "pyton_source"], "needed one of python_source, or FILE.py:FUNCTION, got 'pyton_source'"),
+        (["--seed", "-1"], "needed a whole number from 0 to 2^32 - 1, got '-1'"),
+        (["--seed", "x"], "needed a whole number"),
+        (["--frobnicate"], "unrecognized arguments: --frobnicate"),
+    ],
+)
+def test_usage_errors_end_with_2_before_anything_heavy_loads(tmp_path, arguments, message):
+    ended = command(*arguments, cwd=tmp_path)
+    assert ended.returncode == 2 and message in ended.stderr and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--help", "--version", "--list"])
+def test_help_loads_nothing_heavy(option):
+    code = (
+        "import sys\nfrom lstm_explain.report.command import main\n"
+        f"try: main(['{option}'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'matplotlib', 'captum', 'scipy', 'jinja2'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "python_source" in ended.stdout or "0.1" in ended.stdout
+
+
+def test_an_out_that_is_a_file_or_cannot_be_made_is_one_line(run, tmp_path):
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    for out in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nowhere")):
+        code, _, err = run("bare", out=out)
+        assert code == 4 and err.startswith(f"error: can't write to {out}: ") and err.count("\n") == 1
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    def full():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+
+    ended = command("--study", f"{STUDIES}:make", "--out", tmp_path / "r", "--quiet", preexec_fn=full)
+    assert ended.returncode == 4 and ended.stderr.count("\n") == 1 and "can't write to" in ended.stderr
+    assert list((tmp_path / "r").iterdir()) == []
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_ends_with_130_and_leaves_nothing(tmp_path, sent):
+    out = tmp_path / "r"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lstm_explain.report", "--study", f"{STUDIES}:slow", "--out", str(out), "--quiet"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (out.exists() and list(out.iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and err == "interrupted: nothing was written\n"
+    assert list(out.iterdir()) == []
+
+
+def test_something_unexpected_ends_with_70(run, tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError("no\nreally")
+
+    monkeypatch.setattr(explain, "measure", broken)
+    code, out, err = run("bare")
+    assert (code, out) == (70, "") and err == "error: unexpected ZeroDivisionError: no; run again with -v for where it happened\n"
+    assert "Traceback" in run("bare", "-v")[2]
+    assert list((tmp_path / "reports").iterdir()) == []
+
+
+def test_a_bad_mplbackend_in_the_environment_does_not_matter(tmp_path):
+    ended = command("--study", f"{STUDIES}:bare", "--out", tmp_path, env=os.environ | {"MPLBACKEND": "no-such-backend"})
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_study_is_found_as_a_module_too(tmp_path):
+    ended = command("--study", "small_study:bare", "--out", tmp_path, cwd=STUDIES.parent)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "small_study-001" / "index.html").exists()

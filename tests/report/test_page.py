@@ -1,0 +1,107 @@
+"""The page and its sidecar: self-contained, safe with any text, and every number where it belongs."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from small_study import HOSTILE
+
+from lstm_explain.report.command import main
+
+STUDIES = Path(__file__).parents[1] / "small_study.py"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    out = tmp_path_factory.mktemp("reports")
+    assert main(["--study", f"{STUDIES}:make", "--out", str(out), "--quiet"]) == 0
+    return out / "small_study-001"
+
+
+class Elements(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    return (report / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def sidecar(report):
+    return json.loads((report / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+
+
+def test_the_page_asks_nobody_for_anything(page):
+    elements = Elements(page)
+    assert not elements.all("script") and not elements.all("iframe") and not elements.all("object")
+    for tag, attributes in elements.found:
+        for name in ("src", "href"):
+            assert attributes.get(name, "data:").startswith(("data:", "#")), (tag, attributes)
+        assert not any(name.startswith("on") for name in attributes)
+    (policy,) = [meta["content"] for meta in elements.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-") and "unsafe" not in policy
+
+
+def test_hostile_text_is_text(page):
+    assert HOSTILE not in page and "<script" not in page and "onerror" in page
+
+
+def test_every_figure_is_on_the_page_with_words_for_it(report, page):
+    images = Elements(page).all("img")
+    figures = sorted(path.stem for path in (report / "figures").glob("*.svg"))
+    assert len(images) == len(figures) and all(re.search(r"\d|Histograms", image["alt"]) for image in images)
+    for path in (report / "figures").iterdir():
+        assert path.stat().st_size > 5_000
+
+
+def test_it_has_one_main_one_heading_and_sections_that_can_be_linked(page):
+    elements = Elements(page)
+    assert len(elements.all("main")) == len(elements.all("h1")) == 1
+    names = [section["id"] for section in elements.all("section")]
+    assert names == ["overview", "unit_text", "saturation", "timescale", "again"]
+    assert {link["href"] for link in elements.all("a")} == {f"#{name}" for name in names if name != "overview"} | {"#overview"}
+
+
+def test_every_number_of_a_finding_stands_in_the_sidecar(sidecar):
+    for name, section in sidecar["sections"].items():
+        rest = json.dumps({key: value for key, value in section.items() if key != "finding"})
+        numbers = [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?", rest)]
+        shown = re.sub(r"\(2015\)|\bl\d\b|∂c_t/∂c_\(t-1\)", "", section["finding"].replace(HOSTILE, ""))
+        for text, percent in re.findall(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?)\s?(%)?", shown):
+            value = float(text.replace(",", "")) / (100 if percent else 1)
+            digits = 10 ** -len(text.partition(".")[2]) / (100 if percent else 1)
+            slack = 0.05 * value if "e" in text else 0.51 * digits
+            assert any(abs(n - value) <= slack for n in numbers), (name, text, section["finding"])
+
+
+def test_the_sidecar_says_where_it_all_comes_from(sidecar):
+    assert sidecar["schema_version"] == 1 and sidecar["seed"] == 0 and sidecar["study"] == "small" and sidecar["device"] == "cpu"
+    assert len(sidecar["model"]["sha256"]) == len(sidecar["inputs"]["sha256"]) == 64
+    assert {"lstm_explain", "python", "torch", "numpy", "matplotlib"} <= set(sidecar["versions"])
+    overview = sidecar["sections"]["overview"]
+    assert overview["steps"] == 270 and overview["groups"] == 4 and overview["certificate"]["state"] == "certified"
+
+
+def test_a_missing_value_is_null_with_its_reason(sidecar):
+    def walk(value, path=()):
+        if isinstance(value, dict):
+            for key, item in value.items():
+                if item is None and not key.endswith("_none"):
+                    assert value.get(f"{key}_none"), (*path, key)
+                walk(item, (*path, key))
+            for key in [key for key in value if key.endswith("_none")]:
+                assert key.removesuffix("_none") in value
+
+    walk(sidecar["sections"])

@@ -1,0 +1,115 @@
+"""Studies that take no time, and studies that go wrong, for ``--study tests/small_study.py:NAME``."""
+
+import numpy as np
+import torch
+from torch import nn
+
+import lstm_explain as lx
+
+HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1>\"'&\u2028"
+
+
+class Reader(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.embedding = nn.Embedding(9, 3)
+        self.lstm = layer
+
+    def forward(self, symbols):
+        return self.lstm(self.embedding(symbols))[0]
+
+
+def make(seed=0, layer=None, **changes):
+    torch.manual_seed(seed)
+    symbols = torch.randint(9, (8, 40))
+    text = [[f"{n}" for n in row] for row in symbols.tolist()]
+    text[5][3:5] = [HOSTILE, "\n"]
+    given = {
+        "lengths": [40, 33, 40, 12, 40, 40, 25, 40],
+        "labels": {"even": symbols.numpy() % 2 == 0},
+        "groups": [f"file {n // 2} {HOSTILE}" for n in range(8)],
+        "tokens": text,
+        "loss": lambda output, rows: output.square().sum(-1),
+        "name": "small",
+        "about": {"what": f"a small reader {HOSTILE}"},
+        "select": range(3),
+    }
+    if layer is None:
+        layer = lx.PeepholeLSTM(3, 5, 2, batch_first=True)
+        for name, parameter in layer.named_parameters():
+            if name.startswith("weight_ch"):
+                nn.init.normal_(parameter)
+    return lx.Study(Reader(layer), symbols, **(given | changes))
+
+
+def stock():
+    return make(layer=nn.LSTM(3, 5, batch_first=True, bidirectional=True))
+
+
+def bare():
+    return lx.Study(nn.LSTM(2, 3, batch_first=True), torch.randn(2, 6, 2, generator=torch.Generator().manual_seed(0)))
+
+
+def gru():
+    return make(layer=nn.GRU(3, 5, batch_first=True))
+
+
+def no_recurrence():
+    return lx.Study(nn.Linear(2, 2), torch.zeros(1, 4, 2))
+
+
+def nan():
+    layer = nn.LSTM(3, 5, batch_first=True)
+    with torch.no_grad():
+        layer.weight_hh_l0[:5] = float("nan")
+    return make(layer=layer)
+
+
+def nan_inputs():
+    inputs = torch.zeros(2, 6, 2)
+    inputs[1, 3] = float("nan")
+    return lx.Study(nn.LSTM(2, 3, batch_first=True), inputs, lengths=[6, 6])
+
+
+def empty():
+    return lx.Study(nn.LSTM(2, 3), torch.zeros(0, 4, 2))
+
+
+def wrong_size():
+    return lx.Study(nn.LSTM(2, 3, batch_first=True), torch.zeros(1, 4, 5))
+
+
+def peephole_wrong_size():
+    return lx.Study(lx.PeepholeLSTM(2, 3, batch_first=True), torch.zeros(1, 4, 5))
+
+
+def peephole_wrong_dtype():
+    return lx.Study(lx.PeepholeLSTM(2, 3, batch_first=True), torch.zeros(1, 4, 2, dtype=torch.float64))
+
+
+def raises():
+    raise KeyError("the data set isn't here")
+
+
+def not_a_study():
+    return np.zeros(3)
+
+
+not_callable = 3
+
+
+def constant_label():
+    return make(labels={"never": np.zeros((8, 40), dtype=bool)})
+
+
+def slow():
+    import time
+
+    study = make()
+
+    class Slow(Reader):
+        def forward(self, symbols):
+            time.sleep(60)
+            return super().forward(symbols)
+
+    return lx.Study(Slow(study.model.lstm), study.inputs)

@@ -58,11 +58,15 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
     InputError
         If the result, its kind or an option isn't known.
     """
-    with matplotlib.style.context(STYLE):
-        if ax is None:
-            from matplotlib import pyplot
+    if ax is None:
+        from matplotlib import pyplot
 
+        with matplotlib.style.context(STYLE):
             _, ax = pyplot.subplots()
+            interactive = matplotlib.is_interactive()
+        # A notebook's first figure makes pyplot show figures from then on, which leaving the style undoes.
+        matplotlib.interactive(interactive)
+    with matplotlib.style.context(STYLE):
         draw(result, ax, **options)
         if title is not None:
             ax.set_title(title)

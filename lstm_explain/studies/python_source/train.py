@@ -1,7 +1,7 @@
 """Train the bundled network from nothing: ``python -m lstm_explain.studies.python_source.train --out DIRECTORY``.
 
 Text runs through the network in `BATCH` parallel streams, 128 characters at a time, and the state carries over from one piece
-to the next (truncated backpropagation through time: Williams & Peng 1990). AdamW with one learning-rate cycle (Smith & Topin
+to the next, 16 times (truncated backpropagation through time: Williams & Peng 1990). AdamW with one learning-rate cycle (Smith & Topin
 2019). A run that was interrupted goes on where its last checkpoint was, with the same command; the result is the same as
 without the interruption.
 """
@@ -27,8 +27,8 @@ from tqdm import tqdm
 import lstm_explain
 from lstm_explain.errors import InputError, LstmExplainError, OutputError
 from lstm_explain.studies.python_source import baselines
-from lstm_explain.studies.python_source.corpus import START_OF_FILE, Corpus, SourceFile, load, stream
-from lstm_explain.studies.python_source.model import CharacterModel
+from lstm_explain.studies.python_source.corpus import START_OF_FILE, VOCABULARY, Corpus, SourceFile, load, stream
+from lstm_explain.studies.python_source.model import HIDDEN, LAYERS, CharacterModel
 
 BATCH, TIME = 64, 128
 LEARNING_RATE, WEIGHT_DECAY, CLIP = 2e-3, 0.01, 1.0
@@ -36,8 +36,11 @@ WARM_UP = 0.1
 """The share of the run over which the rate rises. Until then each piece starts from a fresh state and the peepholes stay at zero.
 
 A cell that its own input and forget gate see can drive itself up. With peepholes from the first step on, cell states ran into
-the hundreds while the network had learned nothing else yet; it got rid of them by forgetting, and kept doing so.
+the hundreds while the network had learned nothing else yet; it got rid of them by forgetting, and kept doing so. The decoder's bias
+starts at the characters' log-frequencies for the same reason: cells needn't be that bias first.
 """
+CARRIED = 16
+"""After so many pieces, `PIECE` characters, the state is fresh again."""
 PEEPHOLE_RATE = 0.03
 """Peepholes learn at this share of the rate, for the same reason."""
 EVERY = 250
@@ -77,6 +80,22 @@ def nats_per_character(model: CharacterModel, files: tuple[SourceFile, ...], at_
     return total / int(lengths.sum())
 
 
+def _initialise(model: CharacterModel, text: NDArray[np.uint8]) -> None:
+    """Cells start with time constants spread from 2 to `TIME` steps, the decoder with the characters' frequencies.
+
+    Chrono initialisation (Tallec & Ollivier 2018): forget biases ln(u - 1), u uniform in [2, `TIME`], input biases their negatives.
+    """
+    counts = np.bincount(text, minlength=VOCABULARY) + 1
+    with torch.no_grad():
+        model.decoder.bias.copy_(torch.from_numpy(np.log(counts / counts.sum())))
+        for layer in range(LAYERS):
+            bias, other = (getattr(model.lstm, f"bias_{kind}_l{layer}") for kind in ("ih", "hh"))
+            input_gate, forget_gate = slice(0, HIDDEN), slice(HIDDEN, 2 * HIDDEN)
+            bias[forget_gate] = torch.log(torch.empty(HIDDEN).uniform_(1, TIME - 1))
+            bias[input_gate] = -bias[forget_gate]
+            other[: 2 * HIDDEN] = 0
+
+
 class Run:
     """The state of a training run: everything that a checkpoint holds."""
 
@@ -84,6 +103,7 @@ class Run:
         torch.manual_seed(seed)
         self.corpus, self.steps, self.seed = corpus, steps, seed
         self.model = CharacterModel()
+        _initialise(self.model, stream(corpus.train))
         rates = [LEARNING_RATE, LEARNING_RATE * PEEPHOLE_RATE]
         groups: list[list[Tensor]] = [[], []]
         for name, parameter in self.model.named_parameters():
@@ -134,7 +154,7 @@ class Run:
             self.epoch, self.at, self.state = self.epoch + 1, 0, None
             self.text = streams(self.corpus.train, self.epoch, self.seed)
         warming_up = self.step < WARM_UP * self.steps
-        if warming_up:
+        if warming_up or self.at % (CARRIED * TIME) == 0:
             self.state = None
         piece = torch.from_numpy(self.text[:, self.at : self.at + TIME + 1]).long()
         logits, (h, c) = self.model.continue_from(piece[:, :-1], self.state)
@@ -192,7 +212,8 @@ def card(run: Run) -> dict[str, Any]:
             "batch": BATCH,
             "time": TIME,
             "optimiser": f"AdamW, one cycle to {LEARNING_RATE}, weight decay {WEIGHT_DECAY}, gradient norm at most {CLIP}; "
-            f"peepholes at {PEEPHOLE_RATE} of the rate; in the first {WARM_UP:.0%} fresh states and no peepholes, then states carry over",
+            f"peepholes at {PEEPHOLE_RATE} of the rate; in the first {WARM_UP:.0%} no peepholes and fresh states, "
+            f"then states carried over {PIECE} characters; chrono initialisation",
             "seconds": round(run.seconds),
             "threads": torch.get_num_threads(),
             "curve": run.curve,
@@ -217,7 +238,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m lstm_explain.studies.python_source.train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="directory for checkpoint.pt, weights.safetensors and card.json")
-    parser.add_argument("--steps", type=int, default=6000, help=f"optimiser steps of {BATCH} x {TIME} characters (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=4000, help=f"optimiser steps of {BATCH} x {TIME} characters (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     arguments = parser.parse_args(argv)

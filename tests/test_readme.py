@@ -1,0 +1,60 @@
+"""What the README says, runs."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.S | re.M)
+
+
+def test_the_python_blocks_run_one_after_the_other(capsys):
+    matplotlib.use("agg")
+    names = {}
+    for language, block in BLOCKS:
+        if language == "python":
+            exec(compile(block, "README.md", "exec"), names)
+    assert capsys.readouterr().out.startswith("certified: ") and names["make"]().name == "mine"
+
+
+def test_the_first_two_shell_blocks_are_one_line_each_and_use_the_constraints():
+    first, second = [block for language, block in BLOCKS if language == "sh"][:2]
+    for block in (first, second):
+        assert block.count("\n") == 1 and "-c constraints.txt" in block
+    assert first.rstrip().endswith("-m lstm_explain.report") and second.rstrip().endswith("-m pytest -q")
+
+
+def test_the_report_command_takes_a_study_of_the_readers_own(tmp_path, monkeypatch, capsys):
+    from lstm_explain.report.command import main
+
+    (block,) = [block for language, block in BLOCKS if language == "sh" and "--study" in block]
+    python = "".join(block for language, block in BLOCKS if language == "python")
+    (tmp_path / "my_study.py").write_text(python.partition("layer = ")[0].replace("lx.plot(", "("), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(block)[3:]) == 0
+    assert (tmp_path / "reports" / "my_study-001" / "index.html").exists()
+    sys.modules.pop("my_study")
+
+
+def test_the_training_command_runs(tmp_path, monkeypatch):
+    from lstm_explain.studies.python_source import corpus, train
+
+    (block,) = [block for language, block in BLOCKS if language == "sh" and "train" in block]
+    files = [corpus.SourceFile(f"{name}.py", f"def {name}(x):\n    return '{name}' * x\n" * 40) for name in ("a", "b", "c")]
+    tiny = corpus.Corpus(tuple(files[:1]), tuple(files[1:2]), tuple(files[2:]), {}, "three small files")
+    monkeypatch.setattr(train, "load", lambda: tiny)
+    monkeypatch.setattr(train, "BATCH", 2)
+    monkeypatch.setattr(train, "TIME", 16)
+    monkeypatch.setattr(train, "PIECE", 64)
+    monkeypatch.chdir(tmp_path)
+    assert train.main([*shlex.split(block)[3:], "--steps", "3", "--quiet"]) == 0
+    assert {path.name for path in (tmp_path / "weights").iterdir()} == {"checkpoint.pt", "weights.safetensors", "card.json"}
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
+def test_every_link_leads_somewhere(target):
+    assert "://" in target or (Path(__file__).parents[1] / target).exists()

@@ -32,7 +32,7 @@ class Study:
     inputs : Tensor ``(batch, time, ...)``
         Batch first: symbols ``(batch, time)`` or features ``(batch, time, feature)``.
     lengths : Tensor or sequence of int ``(batch,)``, optional
-        How many steps of each sequence are real; all, if left out: then `padding_known` is False.
+        How many steps of each sequence are real. If left out every step counts, and results are marked *padding: unknown*.
     labels : mapping of str to ndarray ``(batch, time)``, optional
         What is true after each step: booleans, categories or numbers; -1 or NaN where a label isn't defined.
     groups : sequence ``(batch,)``, optional
@@ -88,6 +88,8 @@ class Study:
         if bool((lengths < 1).any() | (lengths > time).any()):
             bad = int(((lengths < 1) | (lengths > time)).nonzero()[0])
             raise InputError(f"needed lengths from 1 to {time}, got {int(lengths[bad])} for sequence {bad}")
+        # Frozen for its readers; here the labels that were given become arrays.
+        object.__setattr__(self, "labels", {name: np.asarray(label) for name, label in self.labels.items()})
         for name, label in self.labels.items():
             if np.shape(label) != (batch, time):
                 raise InputError(f"needed label {name!r} of shape ({batch}, {time}), got {np.shape(label)}")

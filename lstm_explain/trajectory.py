@@ -99,15 +99,16 @@ class Trajectory:
         return shifted
 
     def residual(self) -> float:
-        """How far the signals are from c_t = f c_{t-1} + i g and h_t = o tanh(c_t), at the worst valid step and unit.
+        """How far the signals are from c_t = f c_{t-1} + i g and h_t = o tanh(c_t), and gates from 0..1, at the worst valid step.
 
-        True of every LSTM; a swapped pair of names breaks it.
+        True of every LSTM; a swapped pair of names breaks it: i and g, which only meet as a product, by a candidate below 0.
         """
         i, f, g, o, c, h = (self.signals[name] for name in SIGNALS)
         m = o * torch.tanh(c)
         W_r = self.weights.get("weight_hr")
         sides = ((c, f * self.before("cell_state") + i * g), (h, m if W_r is None else m @ W_r.T))
-        return max(self._residual(left, right) for left, right in sides)
+        ranges = tuple((gate, gate.clamp(0, 1)) for gate in (i, f, o))
+        return max(self._residual(left, right) for left, right in sides + ranges)
 
     def _residual(self, left: Tensor, right: Tensor) -> float:
         # NaN on both sides is agreement: the network, not the recording, is to blame for it.
@@ -216,7 +217,10 @@ class Recording(Mapping[str, Trajectory]):
 
     def annotate(self, *, lengths: Tensor | Sequence[int] | None) -> None:
         """Say how many steps each sequence of the calls to come has, ``(batch,)``; None where that isn't known."""
-        self.lengths = None if lengths is None else torch.as_tensor(lengths)
+        try:
+            self.lengths = None if lengths is None else torch.as_tensor(lengths)
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(f"needed lengths as whole numbers, one for each sequence, got {lengths!r}") from None
 
     def add(self, check: CallCheck, layers: Mapping[str, Call]) -> None:
         """Take in one certified call of a module: one `Call` for each of its layers and directions."""
@@ -230,6 +234,10 @@ class Recording(Mapping[str, Trajectory]):
     def calls(self) -> Mapping[str, tuple[Call, ...]]:
         """Each layer's calls apart, in the order in which they came."""
         return {name: tuple(calls) for name, calls in self._calls.items()}
+
+    def last(self, name: str) -> Call | None:
+        """One layer's latest call, or None before the first."""
+        return self._calls[name][-1] if name in self._calls else None
 
     @property
     def certificate(self) -> Certificate:

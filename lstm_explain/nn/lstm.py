@@ -113,7 +113,7 @@ class PeepholeLSTM(nn.Module):
     ) -> None:
         super().__init__()
         _positive(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
-        if isinstance(dropout, bool) or not 0 <= dropout <= 1:
+        if not isinstance(dropout, (int, float)) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
             raise InputError(f"needed dropout as a probability between 0 and 1, got {dropout!r}")
         if not isinstance(proj_size, int) or not 0 <= proj_size < hidden_size:
             raise InputError(f"needed proj_size as an integer from 0 to hidden_size - 1 = {hidden_size - 1}, got {proj_size!r}")
@@ -171,7 +171,7 @@ class PeepholeLSTM(nn.Module):
         """
         if not isinstance(lstm, nn.LSTM):
             raise InputError(f"needed a torch.nn.LSTM, got {type(lstm).__name__}")
-        weight = lstm.get_parameter("weight_ih_l0")
+        weight = next(lstm.parameters())  # weight_ih_l0 is no parameter where it is pruned or normalised
         twin = cls(
             lstm.input_size,
             lstm.hidden_size,
@@ -301,13 +301,19 @@ class PeepholeLSTMCell(nn.Module):
         InputError
             If the input or the state doesn't fit.
         """
+        if not isinstance(input, Tensor):
+            raise InputError(f"needed an input as a tensor, got {type(input).__name__}")
         if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
             raise InputError(f"needed an input of shape (batch, {self.input_size}) or ({self.input_size},), got {tuple(input.shape)}")
         if input.dtype != self.weight_ih.dtype:
             raise InputError(f"needed an input of the weights' dtype {self.weight_ih.dtype}, got {input.dtype}: convert one with .to()")
         shape = (*input.shape[:-1], self.hidden_size)
+        if hx is not None and not (isinstance(hx, (tuple, list)) and len(hx) == 2 and all(isinstance(s, Tensor) for s in hx)):
+            raise InputError(f"needed the state as a pair of tensors (h, c), got {type(hx).__name__}")
         h, c = (input.new_zeros(shape), input.new_zeros(shape)) if hx is None else hx
         for name, state in (("h", h), ("c", c)):
+            if state.dtype != input.dtype:
+                raise InputError(f"needed {name} of the weights' dtype {input.dtype}, got {state.dtype}: convert it with .to()")
             if state.shape != shape:
                 raise InputError(f"needed {name} of shape {shape}, got {tuple(state.shape)}")
         weights = Weights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, self.weight_ch)

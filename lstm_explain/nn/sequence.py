@@ -28,10 +28,12 @@ class _Sequence(torch.autograd.Function):
         c0: Tensor,
         *weights: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        saved, last_h, last_c = kernel.forward(x, h0, c0, Weights(*weights), form, sizes, reverse)  # type: ignore[arg-type]
+        with torch.autocast(x.device.type, enabled=False):
+            saved, last_h, last_c = kernel.forward(x, h0, c0, Weights(*weights), form, sizes, reverse)  # type: ignore[arg-type]
         gates, seen, cell, hidden = saved
         ctx.call = form, sizes, reverse
-        ctx.save_for_backward(gates, seen, cell, hidden, x, h0, c0, *weights)
+        # Not the hidden states: they are the caller's output, who may write into them before the backward pass.
+        ctx.save_for_backward(gates, seen, cell, x, h0, c0, *weights)
         ctx.mark_non_differentiable(gates, seen, cell)
         ctx.set_materialize_grads(False)
         return hidden, last_h, last_c, gates, seen, cell
@@ -40,22 +42,23 @@ class _Sequence(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_last_h, grad_last_c = grads[:3]
         form, sizes, reverse = ctx.call
-        gates, seen, cell, hidden, x, h0, c0, *weights = ctx.saved_tensors
+        gates, seen, cell, x, h0, c0, *weights = ctx.saved_tensors
         needs = ctx.needs_input_grad[3:]
         if torch.is_grad_enabled():
             return None, None, None, *_backward_by_unrolling(ctx.call, (x, h0, c0, *weights), needs, grads[:3])
-        by = kernel.backward(
-            kernel.Saved(gates, seen, cell, hidden),
-            x,
-            Weights(*weights),
-            form,
-            sizes,
-            reverse,
-            grad_hidden,
-            grad_last_h,
-            grad_last_c,
-            needs,
-        )
+        with torch.autocast(x.device.type, enabled=False):
+            by = kernel.backward(
+                kernel.Saved(gates, seen, cell, gates.new_empty(0)),
+                x,
+                Weights(*weights),
+                form,
+                sizes,
+                reverse,
+                grad_hidden,
+                grad_last_h,
+                grad_last_c,
+                needs,
+            )
         return None, None, None, by.x, by.h0, by.c0, *by.weights
 
 

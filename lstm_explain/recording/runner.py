@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from lstm_explain.errors import InputError, RecordingError
 from lstm_explain.nn.equations import Form
 from lstm_explain.nn.layers import LayerRun, Run, run_layers
 from lstm_explain.nn.layout import Layout
-from lstm_explain.nn.lstm import PeepholeLSTM
+from lstm_explain.nn.lstm import PeepholeLSTM, PeepholeLSTMCell
 from lstm_explain.recording.certificate import certify
 from lstm_explain.trajectory import Call, Padding, Recording, Trajectory
 
@@ -22,12 +23,18 @@ Forward = Callable[..., Output]
 
 def _run_own(module: PeepholeLSTM, original: Forward, input: Any, hx: Any) -> tuple[Output, Run]:
     """Our own layer: the gates are what its forward pass computes anyway."""
+    if getattr(original, "__func__", None) is not PeepholeLSTM.forward:
+        return _run_after(module, module.form, original, input, hx)
     run = run_layers(module, module.form, input, hx)
     return (run.output, (run.h_n, run.c_n)), run
 
 
 def _run_stock(module: nn.LSTM, original: Forward, input: Any, hx: Any) -> tuple[Output, Run]:
-    """PyTorch's layer: its own forward pass, bit for bit, and our equations after it on the same input and weights."""
+    return _run_after(module, Form(None), original, input, hx)
+
+
+def _run_after(module: Any, form: Form, original: Forward, input: Any, hx: Any) -> tuple[Output, Run]:
+    """A forward pass that isn't ours, bit for bit, and our equations after it on the same input and weights."""
     if module.training and module.dropout > 0 and module.num_layers > 1:
         raise RecordingError(
             "needed a pass that can be repeated, got torch.nn.LSTM in training mode with dropout between its layers: call "
@@ -35,7 +42,7 @@ def _run_stock(module: nn.LSTM, original: Forward, input: Any, hx: Any) -> tuple
         )
     returned = original(input, hx)
     with torch.no_grad():
-        return returned, run_layers(module, Form(None), input, hx)
+        return returned, run_layers(module, form, input, hx)
 
 
 _RUNNERS: dict[type[nn.Module], tuple[str, Callable[..., tuple[Output, Run]]]] = {
@@ -50,14 +57,21 @@ def _kind_of(module: nn.Module) -> type[nn.Module] | None:
 
 
 def _path(name: str) -> str:
-    """A module's path without the wrappers that torch.compile and DataParallel put around a model."""
-    return ".".join(part for part in name.removeprefix("module.").split(".") if part != "_orig_mod")
+    """A module's path without the wrappers that torch.compile puts around a part of a model."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside the wrappers that torch.compile and DataParallel put around it."""
+    while [name for name, _ in model.named_children()] in (["module"], ["_orig_mod"]):
+        (model,) = model.children()
+    return model
 
 
 def _valid(recording: Recording, layout: Layout, device: torch.device) -> tuple[Tensor, Padding]:
     time, lengths = len(layout.sizes), recording.lengths
     if lengths is not None:
-        if lengths.shape != (layout.batch,) or lengths.is_floating_point():
+        if lengths.shape != (layout.batch,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
             raise InputError(f"needed lengths as {layout.batch} whole numbers, one for each sequence, got {lengths.tolist()}")
         if bool((lengths < 1).any() | (lengths > time).any()):
             raise InputError(f"needed lengths from 1 to {time}, the steps of this call, got {lengths.tolist()}")
@@ -123,21 +137,32 @@ def _calls(
     for at, layer in enumerate(run.layers):
         key = f"{path}.{layer.suffix}" if path else layer.suffix
         trajectory = _trajectory(key, kind, layer, run.layout, form, valid, padding)
-        before = recording.calls[key][-1] if key in recording else None
+        before = recording.last(key)
         continues = _continues(before, trajectory, given, not module.bidirectional)
         yield key, Call(trajectory, h_n[at].clone(), c_n[at].clone(), continues)
+
+
+_CALL = inspect.signature(lambda input, hx=None: None)
 
 
 def _stand_in(recording: Recording, path: str, module: nn.Module) -> Forward:
     kind, runner = _RUNNERS[_kind_of(module) or nn.LSTM]
     original = module.forward
-    signature = inspect.signature(original)
     form = module.form if isinstance(module, PeepholeLSTM) else Form(None)
 
+    @wraps(original)
     def forward(*args: Any, **kwargs: Any) -> Output:
-        bound = signature.bind(*args, **kwargs)
+        try:
+            bound = _CALL.bind(*args, **kwargs)
+        except TypeError as error:
+            raise RecordingError(f"needed {path or 'the model'} to be called as forward(input, hx=None), but {error}") from None
         input, hx = bound.arguments["input"], bound.arguments.get("hx")
         returned, run = runner(module, original, input, hx)
+        match returned:
+            case (_, (Tensor(), Tensor())):
+                pass
+            case _:
+                raise RecordingError(f"needed output, (h_n, c_n) from {path or 'the model'}, got {type(returned).__name__}")
         calls = dict(_calls(recording, path, kind, module, form, run, hx is not None, returned[1]))
         trajectories = [call.trajectory for call in calls.values()]
         recording.add(certify(path, recording.modules[path], run, form, returned, trajectories), calls)
@@ -203,11 +228,12 @@ def record(model: nn.Module, *, lengths: Tensor | Sequence[int] | None = None) -
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"needed a torch.nn.Module, got {type(model).__name__}")
+    model = _unwrapped(model)
     targets = {_path(name): module for name, module in model.named_modules() if _kind_of(module)}
     closed = {
         _path(name): type(module).__name__
         for name, module in model.named_modules()
-        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and not _kind_of(module)
+        if isinstance(module, (nn.RNNBase, nn.RNNCellBase, PeepholeLSTMCell)) and not _kind_of(module)
     }
     if not targets:
         others = ", ".join(f"{name or 'the model'} ({kind})" for name, kind in closed.items())

@@ -104,7 +104,8 @@ def measure(study: Study, device: torch.device, clock: Clock, *, quiet: bool) ->
     nats: dict[str, list[float]] = {}
     batches = list(study.batches(BATCH))
     for batch in tqdm(batches, desc="recording", unit="batch", disable=True if quiet else None):
-        with clock("recording"), torch.no_grad(), record(model, lengths=batch.lengths) as recording:
+        lengths = None if study.lengths is None else batch.lengths
+        with clock("recording"), torch.no_grad(), record(model, lengths=lengths) as recording:
             output = _call(model, batch.inputs.to(device))
         with clock("loss"):
             if study.loss is not None:

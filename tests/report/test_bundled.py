@@ -126,4 +126,6 @@ def test_without_the_librarys_sources_the_packages_own_text_is_read(tmp_path, mo
         corpus.load.cache_clear()
     written = json.loads((tmp_path / "reports" / "python_source-001" / "report.json").read_text(encoding="utf-8"))
     assert "the standard library's aren't installed here" in written["sections"]["overview"]["about"]["text"]
-    assert "isn't the one that the network was trained on" in (tmp_path / "reports/python_source-001/index.html").read_text(encoding="utf-8").replace("&#39;", "'")
+    assert "isn't the one that the network was trained on" in (tmp_path / "reports/python_source-001/index.html").read_text(
+        encoding="utf-8"
+    ).replace("&#39;", "'")

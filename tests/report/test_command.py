@@ -87,6 +87,13 @@ def test_studies_with_less_in_them_still_get_a_report(run, tmp_path, study):
     json.loads((Path(out.strip()).parent / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
 
 
+def test_padding_that_nobody_spoke_of_is_marked_unknown(run):
+    page = Path(run("bare")[1].strip())
+    report = json.loads((page.parent / "report.json").read_text(encoding="utf-8"))
+    assert report["sections"]["overview"]["coverage"]["padding"] == report["sections"]["saturation"]["padding"] == "unknown"
+    assert "which steps are padding is unknown" in page.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     "study, code, message",
     [

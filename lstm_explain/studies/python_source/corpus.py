@@ -31,8 +31,8 @@ SHARED_AT_MOST = 0.1
 
 _TESTS = {"test", "tests", "idle_test"}
 _GENERATED = re.compile(
-    r"""(encodings|pydoc_data|msilib|site-packages|dist-packages|__pycache__|ensurepip/_bundled)/
-      | _sysconfigdata.*\.py$ | html/entities\.py$ | re/_casefix\.py$ | stringprep\.py$ | this\.py$""",
+    r"""(^|/)((encodings|pydoc_data|msilib|site-packages|dist-packages|__pycache__|ensurepip/_bundled)/
+      | _sysconfigdata.*\.py$ | html/entities\.py$ | re/_casefix\.py$ | stringprep\.py$ | this\.py$)""",
     re.VERBOSE,
 )
 
@@ -67,13 +67,14 @@ def encode(text: str) -> NDArray[np.uint8]:
     table = np.full(128, OTHER, dtype=np.uint8)
     for symbol, character in enumerate(CHARACTERS, start=2):
         table[ord(character)] = symbol
-    return np.where(codes < 128, table[np.minimum(codes, 127)], np.uint8(OTHER))
+    symbols: NDArray[np.uint8] = table[np.minimum(codes, 127)]
+    return symbols
 
 
 def stream(files: Iterable[SourceFile]) -> NDArray[np.uint8]:
     """Files one after the other, each behind `START_OF_FILE`."""
     start = np.array([START_OF_FILE], dtype=np.uint8)
-    return np.concatenate([part for file in files for part in (start, encode(file.text))])
+    return np.concatenate([np.empty(0, dtype=np.uint8), *(part for file in files for part in (start, encode(file.text)))])
 
 
 def split_of(path: str) -> Split:
@@ -81,7 +82,7 @@ def split_of(path: str) -> Split:
 
     A pure Python twin of an accelerated module (``_pydecimal``) goes where its module goes.
     """
-    package = re.sub(r"^_(py)?", "", path.split("/")[0].removesuffix(".py"))
+    package = re.sub(r"^_(py_?)?", "", path.split("/")[0].removesuffix(".py"))
     share = int.from_bytes(hashlib.blake2s(package.encode()).digest()[:8], "big") / 2**64
     return "train" if share < 0.8 else "validation" if share < 0.9 else "test"
 
@@ -104,6 +105,8 @@ def _read(root: Path) -> list[SourceFile]:
 
 def windows(symbols: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """A 64-bit hash of each run of `WINDOW` symbols."""
+    if len(symbols) < WINDOW:
+        return np.empty(0, dtype=np.uint64)
     values = symbols.astype(np.uint64) + np.uint64(1)
     width, base = 1, 0x9E3779B97F4A7C15
     while width < WINDOW:
@@ -116,7 +119,7 @@ def windows(symbols: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 def shared_with(text: str, known: NDArray[np.uint64]) -> float:
     """The share of a text's 64-character windows that `known` (sorted, from `windows`) has too."""
-    if len(text) < WINDOW:
+    if len(text) < WINDOW or len(known) == 0:
         return 0.0
     found = windows(encode(text))
     at = np.searchsorted(known, found)
@@ -135,7 +138,7 @@ def divide(files: Sequence[SourceFile], origin: str) -> Corpus:
         else:
             sides[split_of(file.path)].append(file)
     if sides["train"]:
-        known = np.sort(np.concatenate([windows(encode(file.text)) for file in sides["train"] if len(file.text) >= WINDOW]))
+        known = np.sort(np.concatenate([windows(encode(file.text)) for file in sides["train"]]))
         for split in ("validation", "test"):
             for file in list(sides[split]):
                 shared = shared_with(file.text, known)

@@ -7,6 +7,7 @@ without the interruption.
 """
 
 import argparse
+import io
 import json
 import os
 import platform
@@ -19,19 +20,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 import lstm_explain
 from lstm_explain.errors import InputError, LstmExplainError, OutputError
-from lstm_explain.studies.python_source import baselines
+from lstm_explain.studies.python_source import baselines, model
 from lstm_explain.studies.python_source.corpus import START_OF_FILE, VOCABULARY, Corpus, SourceFile, load, stream
 from lstm_explain.studies.python_source.model import HIDDEN, LAYERS, CharacterModel
 
 BATCH, TIME = 64, 128
-LEARNING_RATE, WEIGHT_DECAY, CLIP = 2e-3, 0.01, 1.0
+LEARNING_RATE, WEIGHT_DECAY, CLIP = 3e-3, 0.01, 1.0
+FORGET_BIAS = 2.0
 WARM_UP = 0.1
 """The share of the run over which the rate rises. Until then each piece starts from a fresh state and the peepholes stay at zero.
 
@@ -40,18 +42,26 @@ the hundreds while the network had learned nothing else yet; it got rid of them 
 starts at the characters' log-frequencies for the same reason: cells needn't be that bias first.
 """
 CARRIED = 16
-"""After so many pieces, `PIECE` characters, the state is fresh again."""
-PEEPHOLE_RATE = 0.03
-"""Peepholes learn at this share of the rate, for the same reason."""
+"""After so many pieces the state is fresh again."""
+PEEPHOLE_RATE = 0.002
+"""Peepholes learn at this share of the rate. AdamW moves every weight by about the rate, and here hundreds of weights meet cell states of
+any size: at a share of 0.03 gates were driven to their ends by the sum, and forget gates shut."""
 EVERY = 250
 PIECE = 2048
 """Held-out files are read in pieces of this many characters, each from a fresh state."""
 
 
+def write(path: Path, data: bytes) -> None:
+    """Write a file beside its place and rename it into it, so that an interruption leaves the old one or none."""
+    aside = path.with_suffix(".tmp")
+    aside.write_bytes(data)
+    os.replace(aside, path)
+
+
 def streams(files: tuple[SourceFile, ...], epoch: int, seed: int) -> NDArray[np.uint8]:
     """One epoch's text as ``(BATCH, characters)``: the files in an order drawn from the seed and the epoch."""
     order = np.random.default_rng([seed, epoch]).permutation(len(files))
-    text = stream(files[at] for at in order)
+    text = stream([files[at] for at in order])
     return text[: len(text) // BATCH * BATCH].reshape(BATCH, -1)
 
 
@@ -81,19 +91,12 @@ def nats_per_character(model: CharacterModel, files: tuple[SourceFile, ...], at_
 
 
 def _initialise(model: CharacterModel, text: NDArray[np.uint8]) -> None:
-    """Cells start with time constants spread from 2 to `TIME` steps, the decoder with the characters' frequencies.
-
-    Chrono initialisation (Tallec & Ollivier 2018): forget biases ln(u - 1), u uniform in [2, `TIME`], input biases their negatives.
-    """
+    """Forget biases at `FORGET_BIAS`, and the decoder's bias at the characters' log-frequencies."""
     counts = np.bincount(text, minlength=VOCABULARY) + 1
     with torch.no_grad():
         model.decoder.bias.copy_(torch.from_numpy(np.log(counts / counts.sum())))
         for layer in range(LAYERS):
-            bias, other = (getattr(model.lstm, f"bias_{kind}_l{layer}") for kind in ("ih", "hh"))
-            input_gate, forget_gate = slice(0, HIDDEN), slice(HIDDEN, 2 * HIDDEN)
-            bias[forget_gate] = torch.log(torch.empty(HIDDEN).uniform_(1, TIME - 1))
-            bias[input_gate] = -bias[forget_gate]
-            other[: 2 * HIDDEN] = 0
+            getattr(model.lstm, f"bias_ih_l{layer}")[HIDDEN : 2 * HIDDEN] = FORGET_BIAS
 
 
 class Run:
@@ -109,23 +112,29 @@ class Run:
         for name, parameter in self.model.named_parameters():
             groups["weight_ch" in name].append(parameter)
         self.optimiser = torch.optim.AdamW([{"params": group} for group in groups], weight_decay=WEIGHT_DECAY)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, rates, total_steps=steps, pct_start=WARM_UP)
+        # OneCycleLR divides by the length of the rise less one step.
+        rising = WARM_UP if WARM_UP * steps > 1 else 0.0
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, rates, total_steps=steps, pct_start=rising)
         self.step, self.epoch, self.at, self.seconds = 0, 0, 0, 0.0
         self.state: tuple[Tensor, Tensor] | None = None
         self.losses: list[float] = []
         self.curve: list[dict[str, float]] = []
         self.text = streams(corpus.train, 0, seed)
+        if self.text.shape[1] <= TIME:
+            raise InputError(f"needed {BATCH * (TIME + 1)} characters to train on, got {self.text.size} from {corpus.origin}")
 
     def _identity(self) -> dict[str, Any]:
-        return {"corpus": self.corpus.digest("train"), "steps": self.steps, "seed": self.seed}
+        sizes = (model.EMBEDDING, model.HIDDEN, model.LAYERS, BATCH, TIME)
+        rates = (LEARNING_RATE, WEIGHT_DECAY, CLIP, FORGET_BIAS, WARM_UP, PEEPHOLE_RATE, CARRIED)
+        return {"corpus": self.corpus.digest("train"), "steps": self.steps, "seed": self.seed, "settings": [*sizes, *rates]}
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint beside its place and rename it into it, so that an interruption leaves the old one."""
+        """Write a checkpoint."""
         kept = {name: getattr(self, name) for name in ("step", "epoch", "at", "seconds", "state", "losses", "curve")}
         kept |= {name: getattr(self, name).state_dict() for name in ("model", "optimiser", "schedule")}
-        aside = path.with_suffix(".tmp")
-        torch.save(kept | {"run": self._identity()}, aside)
-        os.replace(aside, path)
+        data = io.BytesIO()
+        torch.save(kept | {"run": self._identity()}, data)
+        write(path, data.getvalue())
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint.
@@ -142,10 +151,13 @@ class Run:
             raise InputError(f"needed a checkpoint of this command in {path}, got a file that can't be read: remove it") from error
         if run != self._identity():
             raise InputError(f"{path} belongs to another run ({run}): use another --out, or remove it")
-        for name in ("model", "optimiser", "schedule"):
-            getattr(self, name).load_state_dict(kept[name])
-        for name in ("step", "epoch", "at", "seconds", "state", "losses", "curve"):
-            setattr(self, name, kept[name])
+        try:
+            for name in ("model", "optimiser", "schedule"):
+                getattr(self, name).load_state_dict(kept[name])
+            for name in ("step", "epoch", "at", "seconds", "state", "losses", "curve"):
+                setattr(self, name, kept[name])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise InputError(f"needed a whole checkpoint in {path}, got one with parts missing or of another shape: remove it") from error
         self.text = streams(self.corpus.train, self.epoch, self.seed)
 
     def advance(self) -> float:
@@ -197,7 +209,7 @@ def card(run: Run) -> dict[str, Any]:
     """What the network is, how it was trained, on which text, and how good it is beside two simple models."""
     corpus = run.corpus
     return {
-        "model": "embedding 64, two-layer PeepholeLSTM of 192 units (full peepholes, previous wiring), linear decoder",
+        "model": f"embedding {model.EMBEDDING}, {LAYERS}-layer PeepholeLSTM of {HIDDEN} units in its default form, linear decoder",
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
         "text": {
             "origin": corpus.origin,
@@ -213,7 +225,7 @@ def card(run: Run) -> dict[str, Any]:
             "time": TIME,
             "optimiser": f"AdamW, one cycle to {LEARNING_RATE}, weight decay {WEIGHT_DECAY}, gradient norm at most {CLIP}; "
             f"peepholes at {PEEPHOLE_RATE} of the rate; in the first {WARM_UP:.0%} no peepholes and fresh states, "
-            f"then states carried over {PIECE} characters; chrono initialisation",
+            f"then states carried over {CARRIED * TIME} characters; forget bias {FORGET_BIAS} at first",
             "seconds": round(run.seconds),
             "threads": torch.get_num_threads(),
             "curve": run.curve,
@@ -238,12 +250,14 @@ def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m lstm_explain.studies.python_source.train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="directory for checkpoint.pt, weights.safetensors and card.json")
-    parser.add_argument("--steps", type=int, default=4000, help=f"optimiser steps of {BATCH} x {TIME} characters (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=3200, help=f"optimiser steps of {BATCH} x {TIME} characters (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     arguments = parser.parse_args(argv)
     if arguments.steps < 1:
         parser.error(f"--steps needs a positive number, got {arguments.steps}")
+    if not 0 <= arguments.seed < 2**63:
+        parser.error(f"--seed needs a number from 0 to 2**63 - 1, got {arguments.seed}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     checkpoint = arguments.out / "checkpoint.pt"
     try:
@@ -253,15 +267,16 @@ def main(argv: list[str] | None = None) -> int:
             if checkpoint.exists():
                 run.resume(checkpoint)
             train(run, checkpoint, arguments.quiet)
-            save_file(run.model.state_dict(), arguments.out / "weights.safetensors")
-            (arguments.out / "card.json").write_text(json.dumps(card(run), indent=1) + "\n", encoding="utf-8")
+            write(arguments.out / "weights.safetensors", safetensors_bytes(run.model.state_dict()))
+            write(arguments.out / "card.json", (json.dumps(card(run), indent=1) + "\n").encode())
         except OSError as error:
             raise OutputError(f"can't write to {arguments.out}: {error.strerror or error}") from error
     except LstmExplainError as error:
         print(f"error: {error}", file=sys.stderr)
         return 4 if isinstance(error, OutputError) else 3
     except KeyboardInterrupt:
-        print(f"interrupted: the same command goes on from {checkpoint}", file=sys.stderr)
+        where = f"the same command goes on from {checkpoint}" if checkpoint.exists() else "there is no checkpoint yet"
+        print(f"interrupted: {where}", file=sys.stderr)
         return 130
     print(arguments.out / "weights.safetensors")
     return 0

@@ -49,7 +49,7 @@ class Study:
         ``(what the model returned, rows) -> (batch, time)``, what the model is graded by at each step, in nats.
     name : str
     about : mapping, optional
-        What else a reader should know; plain numbers and text.
+        What else a reader should know; plain numbers and text. ``caveats`` in it maps a section's name to a sentence that belongs there.
     select : sequence of int, optional
         Rows on which choices are made (which unit to show); the others are what is shown and scored.
 

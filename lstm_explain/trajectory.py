@@ -18,6 +18,12 @@ Padding = Literal["none", "known", "unknown"]
 """What is known of padding: no sequence ends early; where each ends is known; or a padded batch came without lengths."""
 
 
+def together(paddings: Iterable[Padding]) -> Padding:
+    """What is known of the padding of several parts taken together."""
+    parts = set(paddings)
+    return "unknown" if "unknown" in parts else "known" if "known" in parts else "none"
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Trajectory:
     """What one layer, in one direction, computed at every step.
@@ -248,9 +254,8 @@ class Recording(Mapping[str, Trajectory]):
     def coverage(self) -> Coverage:
         """What of the model was seen."""
         paddings = {call.trajectory.padding for calls in self._calls.values() for call in calls}
-        padding: Padding = "unknown" if "unknown" in paddings else "known" if "known" in paddings else "none"
         recorded = {name: n for name, n in self.modules.items() if n}
-        return Coverage(recorded, tuple(name for name, n in self.modules.items() if not n), dict(self._not_opened), padding)
+        return Coverage(recorded, tuple(name for name, n in self.modules.items() if not n), dict(self._not_opened), together(paddings))
 
     def __getitem__(self, name: str) -> Trajectory:
         if name not in self._calls:
@@ -286,10 +291,7 @@ def _join(calls: list[Call]) -> Trajectory:
 
 
 def _padding_of(parts: list[Trajectory], valid: Tensor) -> Padding:
-    paddings = {part.padding for part in parts}
-    if "unknown" in paddings:
-        return "unknown"
-    return "none" if bool(valid.all()) else "known"
+    return together([*(part.padding for part in parts), "none" if bool(valid.all()) else "known"])
 
 
 def _along_time(parts: list[Trajectory]) -> Trajectory:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lstm_explain.accumulators import Histogram, Sums, count, total
 from lstm_explain.display import jsonable, number, table
 from lstm_explain.errors import InputError
-from lstm_explain.trajectory import GATES, Padding, Recording, Trajectory
+from lstm_explain.trajectory import GATES, Padding, Recording, Trajectory, together
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -175,9 +175,8 @@ class Saturation:
         """
         if not self._layers:
             raise InputError("needed at least one recorded layer, got none: call the model inside lx.record first")
-        padding: Padding = "unknown" if "unknown" in self._paddings else "known" if "known" in self._paddings else "none"
         layers = {name: _compute(sums, histograms) for name, (sums, histograms) in self._layers.items()}
-        return SaturationResult(layers, GATES, THRESHOLDS, EDGES, padding)
+        return SaturationResult(layers, GATES, THRESHOLDS, EDGES, together(self._paddings))
 
     def _layer(self, name: str) -> tuple[Sums, dict[str, Histogram]]:
         return self._layers.setdefault(name, (Sums(), {gate: Histogram(EDGES) for gate in GATES}))

@@ -29,7 +29,7 @@ from lstm_explain.accumulators import Sums, count, total
 from lstm_explain.display import jsonable, number, table
 from lstm_explain.errors import InputError
 from lstm_explain.nn.equations import peephole_of
-from lstm_explain.trajectory import Padding, Recording, Trajectory
+from lstm_explain.trajectory import Padding, Recording, Trajectory, together
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -176,8 +176,7 @@ class Timescale:
         """
         if not self._layers:
             raise InputError("needed at least one recorded layer, got none: call the model inside lx.record first")
-        padding: Padding = "unknown" if "unknown" in self._paddings else "known" if "known" in self._paddings else "none"
-        return TimescaleResult({name: _compute(sums) for name, sums in self._layers.items()}, padding)
+        return TimescaleResult({name: _compute(sums) for name, sums in self._layers.items()}, together(self._paddings))
 
 
 def _add_survival(sums: Sums, f: Tensor, valid: Tensor) -> None:

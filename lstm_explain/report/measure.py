@@ -17,7 +17,7 @@ from lstm_explain.analyses.timescale import Timescale, TimescaleResult
 from lstm_explain.errors import InputError, LstmExplainError
 from lstm_explain.recording.runner import record
 from lstm_explain.study import Study
-from lstm_explain.trajectory import CallCheck, Certificate, Coverage, Padding
+from lstm_explain.trajectory import CallCheck, Certificate, Coverage, Padding, together
 
 BATCH = 16
 KEPT = 100_000_000
@@ -142,14 +142,13 @@ def measure(study: Study, device: torch.device, clock: Clock, *, quiet: bool) ->
     with clock("saturation"):
         halves = (saturations[0].compute(), saturations[1].compute()) if len(set(half_of)) == 2 else None
         saturations[0].merge(saturations[1])
-    padding: Padding = "unknown" if "unknown" in paddings else "known" if "known" in paddings else "none"
     sums = np.array(list(nats.values())).sum(0) if nats else None
     return Measured(
         saturation=saturations[0].compute(),
         halves=halves,
         timescale=timescales.compute(),
         certificate=Certificate(tuple(checks)),
-        coverage=Coverage(seen, tuple(sorted(never or ())), closed, padding),
+        coverage=Coverage(seen, tuple(sorted(never or ())), closed, together(paddings)),
         loss=None if sums is None else float(sums[0] / sums[1]),
         loss_by_group={group: total / n for group, (total, n) in nats.items()},
         cells={name: np.concatenate(parts) for name, parts in cells.items()},

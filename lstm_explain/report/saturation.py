@@ -21,6 +21,7 @@ def section(study: Study, measured: Measured) -> Section:
     left, of = result.units_saturated("left")
     right = counts["forget_gate"]["right"]
     agrees = left <= SPARSE * of
+    caveats = study.about.get("caveats", {})
     nonfinite = sum(int(layer.nonfinite.sum()) for layer in result.layers.values())
     # Shares of one unit in two disjoint halves of the text: how far they depend on what was read.
     gaps = None
@@ -80,8 +81,11 @@ def section(study: Study, measured: Measured) -> Section:
             + "; ".join(shown)
             + ("." if shown else "")
         ),
-        not_shown=(f"{number(nonfinite)} values were NaN and are left out. " if nonfinite else "")
-        + "Saturation says how a gate is used, not what for; and it depends on how the forget bias was initialised.",
+        not_shown=" ".join(
+            ([f"{number(nonfinite)} values were NaN and are left out."] if nonfinite else [])
+            + ["Saturation says how a gate is used, not what for; and it depends on how the forget bias was initialised."]
+            + ([caveats["saturation"]] if "saturation" in caveats else [])
+        ),
         numbers=result.to_dict()
         | {
             "units_saturated_more_than_half": counts | {"of": of},

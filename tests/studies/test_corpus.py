@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lstm_explain.studies.python_source.corpus import (
+    _GENERATED,
     CHARACTERS,
     OTHER,
     SHARED_AT_MOST,
@@ -271,3 +272,17 @@ def test_the_digest_changes_with_a_character_a_path_or_a_border_and_with_nothing
         digest(),
     ]
     assert len({one, *others}) == 1 + len(others)
+
+
+def test_training_files_too_short_for_a_window_share_nothing():
+    files = [SourceFile(f"package{n}.py", f"x = {n}\n" * (1 if split_of(f"package{n}.py") == "train" else 20)) for n in range(40)]
+    assert divide(files, "").dropped == {}
+
+
+def test_only_whole_names_are_left_out():
+    assert not _GENERATED.search("dothis.py")
+    assert _GENERATED.search("this.py") and _GENERATED.search("a/site-packages/x.py")
+
+
+def test_twins_with_an_underscore_after_py_go_with_their_module():
+    assert all(split_of(f"_py_pack{n}.py") == split_of(f"pack{n}.py") for n in range(50))

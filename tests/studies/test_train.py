@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
+from lstm_explain.nn.layers import run_layers
 from lstm_explain.nn.lstm import PeepholeLSTM
 from lstm_explain.studies.python_source import baselines, model, train
 from lstm_explain.studies.python_source.corpus import START_OF_FILE, VOCABULARY, Corpus, SourceFile, encode, stream
@@ -278,24 +279,19 @@ def test_a_piece_begins_afresh_until_the_warm_up_is_over_and_then_after_so_many_
     assert np.mean(losses[16:20]) == pytest.approx(read(1, 6, 10), abs=1e-6)
 
 
-def test_cells_start_with_spread_time_constants_and_the_decoder_with_the_characters_frequencies():
+def test_cells_start_by_remembering():
     network = train.Run(CORPUS, STEPS, 0).model
     for layer in range(model.LAYERS):
         biases = getattr(network.lstm, f"bias_ih_l{layer}") + getattr(network.lstm, f"bias_hh_l{layer}")
-        input_gate, forget_gate, *_ = biases.detach().chunk(4)
-        assert torch.equal(input_gate, -forget_gate)
-        steps = 1 + forget_gate.exp()
-        assert 2 <= steps.min() < 4 < steps.max() <= train.TIME
-    counts = 1 + np.bincount(stream(CORPUS.train), minlength=VOCABULARY)
-    np.testing.assert_allclose(network.decoder.bias.detach().exp(), counts / counts.sum(), rtol=1e-5)
+        assert (biases.detach().chunk(4)[1] == train.FORGET_BIAS).all()
 
 
-def test_peepholes_stay_at_zero_through_the_warm_up_and_learn_after_it():
+def test_peepholes_stay_at_zero_through_the_first_half_and_learn_after_it():
     run = train.Run(CORPUS, STEPS, 0)
     peepholes = [parameter for name, parameter in run.model.named_parameters() if "weight_ch" in name]
     assert len(peepholes) == model.LAYERS
-    for step in range(6):
-        assert all(bool((peephole == 0).all()) for peephole in peepholes) == (step <= 4)
+    for step in range(STEPS // 2 + 2):
+        assert all(bool((peephole == 0).all()) for peephole in peepholes) == (step <= STEPS // 2)
         run.advance()
 
 
@@ -307,3 +303,67 @@ def test_the_network_is_the_one_that_the_card_describes(whole):
     assert isinstance(network.lstm, PeepholeLSTM)
     assert network.lstm.weight_ch_l1.shape == (4 * 6, 6)
     assert network.decoder.out_features == network.embedding.num_embeddings == VOCABULARY
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 11, 20])
+def test_any_number_of_steps_can_be_asked_for(steps, tmp_path):
+    assert command(tmp_path, steps=steps) == 0
+
+
+@pytest.mark.parametrize("seed", [-1, 2**70])
+def test_a_seed_that_torch_cannot_take_is_a_usage_error(seed, tmp_path):
+    with pytest.raises(SystemExit) as refused:
+        command(tmp_path / "out", seed=seed)
+    assert refused.value.code == 2 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.tmp", "checkpoint.tmp", "card.json"])
+def test_a_file_that_cannot_be_written_is_one_line(name, tmp_path, capsys):
+    (tmp_path / name).mkdir()
+    assert command(tmp_path, steps=5) == 4
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_corpus_with_nothing_to_train_on_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "load", lambda: CORPUS._replace(train=()))
+    assert command(tmp_path) == 3
+    assert "needed 18 characters to train on, got 0 from a test" in capsys.readouterr().err
+
+
+def test_a_checkpoint_with_parts_missing_is_refused(tmp_path, capsys):
+    torch.save({"run": train.Run(CORPUS, STEPS, 0)._identity()}, tmp_path / "checkpoint.pt")
+    assert command(tmp_path) == 3
+    assert "parts missing" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path, monkeypatch, capsys):
+    interrupt_after(monkeypatch, 6, interrupt)
+    assert command(tmp_path) == 130
+    for setting in ("LEARNING_RATE", "FORGET_BIAS", "PEEPHOLE_RATE", "CARRIED"):
+        with monkeypatch.context() as patch:
+            patch.setattr(train, setting, 1)
+            assert command(tmp_path) == 3
+        assert "another run" in capsys.readouterr().err
+
+
+def test_forgetting_is_the_mean_of_minus_ln_f_and_its_gradient_reaches_forget_gates_only():
+    torch.manual_seed(0)
+    layer = PeepholeLSTM(3, 5, 2)
+    torch.nn.init.normal_(layer.weight_ch_l1)
+    run = run_layers(layer, layer.form, torch.randn(7, 4, 3))
+    price = train._forgetting(run.layers)
+    expected = torch.stack([-recorded.saved.gates[:, 1].log().mean() for recorded in run.layers]).mean()
+    torch.testing.assert_close(price, expected)
+    price.backward()
+    for name, parameter in layer.named_parameters():
+        before, forget, *after = parameter.grad.chunk(4)
+        assert forget.abs().max() > 0 and not any(part.any() for part in (before, *after)), name
+
+
+def test_forgetting_has_a_price_only_late_in_the_run(monkeypatch):
+    asked = []
+    monkeypatch.setattr(train, "_forgetting", lambda layers: asked.append(run.step) or torch.zeros(()))
+    run = train.Run(CORPUS, 10, 0)
+    for _ in range(10):
+        run.advance()
+    assert asked == [6, 7, 8, 9]

@@ -138,6 +138,10 @@ def make(seed: int = 0, weights: Path | None = None) -> Study:
             "trained_on_this_text": same,
             "dropped": corpus.dropped,
             "card": facts,
+            "caveats": {
+                "saturation": "This network was trained with a price on forgetting (its card says how much), so few left-saturated forget "
+                "gates are partly what it was asked for, and no independent confirmation."
+            },
         },
         select=range(len(drawn[0])),
     )

@@ -19,10 +19,6 @@ class CharacterModel(nn.Module):
 
     def forward(self, symbols: Tensor) -> Tensor:
         """Symbols ``(batch, time)`` -> logits of the next symbol ``(batch, time, vocabulary)``."""
-        logits, _ = self.continue_from(symbols, None)
+        output, _ = self.lstm(self.embedding(symbols))
+        logits: Tensor = self.decoder(output)
         return logits
-
-    def continue_from(self, symbols: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """As `forward`, from a state ``(h, c)``, each ``(layers, batch, hidden)``; returns the state after it too."""
-        output, state = self.lstm(self.embedding(symbols), state)
-        return self.decoder(output), state

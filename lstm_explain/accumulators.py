@@ -60,7 +60,9 @@ class Histogram:
     def update(self, values: Tensor) -> None:
         """Count finite values; what lies outside the edges is left out."""
         lowest, highest = float(self.edges[0]), float(self.edges[-1])
-        counts, _ = np.histogram(values[values.isfinite()].float().cpu().numpy(), len(self.counts), (lowest, highest))
+        finite = values[values.isfinite()]
+        exact = finite.to(torch.promote_types(finite.dtype, torch.float32)).cpu().numpy()
+        counts, _ = np.histogram(exact, len(self.counts), (lowest, highest))
         self.counts += counts
 
     def merge(self, other: Self) -> None:

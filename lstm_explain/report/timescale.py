@@ -42,18 +42,18 @@ def section(study: Study, measured: Measured) -> Section:
     ]
     if has_peepholes:
         retention, (ax,) = panels(5.2, 4.6)
-        plot(result, ax, kind="retention", title=f"peepholes change a cell's one-step retention by {gap.mean():.3f} on average")
+        plot(result, ax, kind="retention", title=f"peepholes change a cell's one-step retention by {number(float(gap.mean()))} on average")
         pictures.append(
             Picture(
                 "timescale_retention",
                 retention,
-                f"Mean one-step retention of each cell beside its mean forget gate; they differ by {gap.mean():.3f} on average.",
+                f"Mean one-step retention of each cell beside its mean forget gate; they differ by {number(float(gap.mean()))} on average.",
             )
         )
     peepholes = (
         " Through its peepholes a cell also reaches itself: the true one-step retention differs from the forget gate by "
-        f"{gap.mean():.3f} on average and {gap.max():.2f} at most, and other cells make up "
-        f"{', '.join(f'{share:.0%} ({name})' for name, share in shares.items())} of the norm of ∂c_t/∂c_(t-1)."
+        f"{number(float(gap.mean()))} on average and {number(float(gap.max()))} at most, and other cells make up "
+        f"{', '.join(f'{share:.2%} ({name})' for name, share in shares.items())} of the norm of ∂c_t/∂c_(t-1)."
         if has_peepholes
         else ""
     )

@@ -82,7 +82,7 @@ def test_every_number_of_a_finding_stands_in_the_sidecar(sidecar):
         for text, percent in re.findall(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?)\s?(%)?", shown):
             value = float(text.replace(",", "")) / (100 if percent else 1)
             digits = 10 ** -len(text.partition(".")[2]) / (100 if percent else 1)
-            slack = 0.05 * value if "e" in text else 0.51 * digits
+            slack = max(0.51 * digits, 0.05 * value if "e" in text else 0.0)
             assert any(abs(n - value) <= slack for n in numbers), (name, text, section["finding"])
 
 

@@ -43,7 +43,7 @@ def test_the_report_command_takes_a_study_of_the_readers_own(tmp_path, monkeypat
 def test_the_training_command_runs(tmp_path, monkeypatch):
     from lstm_explain.studies.python_source import corpus, train
 
-    (block,) = [block for language, block in BLOCKS if language == "sh" and "train" in block]
+    (block,) = [block for language, block in BLOCKS if language == "sh" and "python_source.train" in block]
     files = [corpus.SourceFile(f"{name}.py", f"def {name}(x):\n    return '{name}' * x\n" * 40) for name in ("a", "b", "c")]
     tiny = corpus.Corpus(tuple(files[:1]), tuple(files[1:2]), tuple(files[2:]), {}, "three small files")
     monkeypatch.setattr(train, "load", lambda: tiny)

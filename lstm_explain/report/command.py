@@ -66,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         print("\n".join(STUDIES))
         return OK
     # A value that another program left there, a notebook's for one, would stop matplotlib from loading.
+    backend = os.environ.get("MPLBACKEND")
     os.environ["MPLBACKEND"] = "agg"
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -82,6 +83,10 @@ def main(argv: list[str] | None = None) -> int:
         unexpected = InputError(f"unexpected {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}{hint}")
         return _say(unexpected.with_traceback(error.__traceback__), arguments.verbose, UNEXPECTED)
     finally:
+        if backend is None:
+            del os.environ["MPLBACKEND"]
+        else:
+            os.environ["MPLBACKEND"] = backend
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGTERM, before)
     print(place)

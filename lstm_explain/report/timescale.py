@@ -78,6 +78,7 @@ def section(study: Study, measured: Measured) -> Section:
         | {
             "median_half_life": {name: value if np.isfinite(value) else None for name, value in medians.items()},
             "median_half_life_none": f"more than half is left after {longest} steps, the longest run that was measured",
+            "cells": units,
             "cells_beyond_longest_lag": beyond,
             "retention_minus_forget": {"mean": float(gap.mean()), "largest": float(gap.max())} if len(gap) else None,
             "retention_minus_forget_none": None if len(gap) else "no gate is finite",

@@ -1,6 +1,7 @@
 """The report on the bundled network: what it claims holds, on the text of the interpreter that runs this."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def weights():
 
 def broken(kind, weights, path):
     if kind == "truncated":
-        whole = open(python_source.__path__[0] + "/weights.safetensors", "rb").read()
+        whole = Path(python_source.__path__[0], "weights.safetensors").read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
     elif kind == "hostile header":
         path.write_bytes((2**62).to_bytes(8, "little") + b"{" * 100)

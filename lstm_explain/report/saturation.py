@@ -55,7 +55,7 @@ def section(study: Study, measured: Measured) -> Section:
 
     share = f"{left} of {number(of)} forget gates ({left / of:.1%})"
     shown = (
-        [f"halves of the data disagree on a unit's share by {np.median(gaps):.3f} in the median and {gaps.max():.2f} at most"]
+        [f"Halves of the data disagree on a unit's share by {np.median(gaps):.3f} in the median and {gaps.max():.2f} at most"]
         if gaps is not None and len(gaps)
         else []
     )

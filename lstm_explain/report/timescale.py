@@ -42,7 +42,7 @@ def section(study: Study, measured: Measured) -> Section:
     ]
     if has_peepholes:
         retention, (ax,) = panels(5.2, 4.6)
-        plot(result, ax, kind="retention", title=f"peepholes change a cell's one-step retention by {number(float(gap.mean()))} on average")
+        plot(result, ax, kind="retention", title=f"peepholes change a cell's one-step\nretention by {number(float(gap.mean()))} on average")
         pictures.append(
             Picture(
                 "timescale_retention",

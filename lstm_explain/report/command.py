@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from lstm_explain import __version__
+from lstm_explain.display import first_line
 from lstm_explain.errors import InputError, LstmExplainError, OutputError
 from lstm_explain.studies import STUDIES
 
@@ -80,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         return _say(error, arguments.verbose, BAD_OUTPUT if isinstance(error, OutputError) else BAD_INPUT)
     except Exception as error:
         hint = "" if arguments.verbose else "; run again with -v for where it happened"
-        unexpected = InputError(f"unexpected {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}{hint}")
+        unexpected = InputError(f"unexpected {type(error).__name__}: {first_line(error)}{hint}")
         return _say(unexpected.with_traceback(error.__traceback__), arguments.verbose, UNEXPECTED)
     finally:
         if backend is None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from lstm_explain.display import first_line
 from lstm_explain.errors import InputError, LstmExplainError, OutputError
 from lstm_explain.report import overview, saturation, timescale, unit_text
 from lstm_explain.report.measure import Clock, measure
@@ -63,8 +64,9 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
+    # A name that torch doesn't know, a build without that device, a device without storage: each has an exception of its own.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"needed a device that this machine has, got {name!r}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"needed a device that this machine has, got {name!r}: {first_line(error)}") from error
     return device
 
 
@@ -99,8 +101,7 @@ def _make(study: str, seed: int) -> Study:
     except LstmExplainError:
         raise
     except Exception as error:
-        said = str(error).splitlines()[0] if str(error) else "no message"
-        raise InputError(f"the study {study} failed with {type(error).__name__}: {said}") from error
+        raise InputError(f"the study {study} failed with {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(made, Study):
         raise InputError(f"needed a Study from {study}, got {type(made).__name__}")
     return made

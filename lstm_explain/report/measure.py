@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from lstm_explain.analyses.saturation import Saturation, SaturationResult
 from lstm_explain.analyses.timescale import Timescale, TimescaleResult
+from lstm_explain.display import first_line
 from lstm_explain.errors import InputError, LstmExplainError
 from lstm_explain.recording.runner import record
 from lstm_explain.study import Study
@@ -76,9 +77,10 @@ def _call(model: nn.Module, inputs: Tensor) -> Any:
     except LstmExplainError:
         raise
     except Exception as error:
-        said = str(error).splitlines()[0] if str(error) else "no message"
         shape = f"{tuple(inputs.shape)}, {str(inputs.dtype).removeprefix('torch.')}"
-        raise InputError(f"the model can't read the study's inputs of shape {shape}: {type(error).__name__}: {said}") from error
+        raise InputError(
+            f"the model can't read the study's inputs of shape {shape}: {type(error).__name__}: {first_line(error)}"
+        ) from error
 
 
 def measure(study: Study, device: torch.device, clock: Clock, *, quiet: bool) -> Measured:
@@ -152,7 +154,7 @@ def measure(study: Study, device: torch.device, clock: Clock, *, quiet: bool) ->
         loss=None if sums is None else float(sums[0] / sums[1]),
         loss_by_group={group: total / n for group, (total, n) in nats.items()},
         cells={name: np.concatenate(parts) for name, parts in cells.items()},
-        rows=np.concatenate(rows),
-        steps=np.concatenate(steps),
+        rows=np.concatenate([np.empty(0, dtype=np.int64), *rows]),
+        steps=np.concatenate([np.empty(0, dtype=np.int64), *steps]),
         clock=clock,
     )

@@ -22,6 +22,8 @@ def section(study: Study, measured: Measured) -> Section:
     if study.tokens is None or label is None or not study.select:
         missing = "tokens" if study.tokens is None else "a yes-or-no label" if label is None else "sequences to choose a unit on"
         return _empty(f"the study has no {missing}")
+    if not measured.cells:
+        return _empty("there are more cell states than are kept for it")
     truth = study.labels[label][measured.rows, measured.steps]
     choosing = np.isin(measured.rows, list(study.select))
     if any(len(set(truth[part].tolist())) < 2 for part in (choosing, ~choosing)):

@@ -200,6 +200,15 @@ def test_something_unexpected_ends_with_70(run, tmp_path, monkeypatch):
     assert list((tmp_path / "reports").iterdir()) == []
 
 
+def test_more_cell_states_than_are_kept_leave_out_the_text_only(run, monkeypatch):
+    monkeypatch.setattr("lstm_explain.report.measure.KEPT", 10)
+    code, out, err = run("make")
+    assert (code, err) == (0, "")
+    report = json.loads((Path(out.strip()).parent / "report.json").read_text(encoding="utf-8"))
+    assert "more cell states than are kept" in report["sections"]["unit_text"]["finding"]
+    assert report["sections"]["saturation"]["units_saturated_more_than_half"]["of"] == 10
+
+
 def test_a_bad_mplbackend_in_the_environment_does_not_matter(tmp_path):
     ended = command("--study", f"{STUDIES}:bare", "--out", tmp_path, env=os.environ | {"MPLBACKEND": "no-such-backend"})
     assert ended.returncode == 0, ended.stderr

@@ -13,11 +13,6 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
-def first_line(error: BaseException) -> str:
-    """What an exception says, in one line."""
-    return str(error).splitlines()[0] if str(error) else "no message"
-
-
 def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A static HTML table; every cell is escaped."""
     head = "".join(f"<th>{escape(str(cell))}</th>" for cell in header)

@@ -1,5 +1,8 @@
 """The exceptions that `lstm_explain` raises on purpose; each message says what was needed, what came, and what to do next."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class LstmExplainError(Exception):
     """Base of every error that the package raises on purpose."""
@@ -23,3 +26,19 @@ class WeightsError(LstmExplainError, ValueError):
 
 class OutputError(LstmExplainError, OSError):
     """A place that can't be written to."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line."""
+    return str(error).splitlines()[0] if str(error) else "no message"
+
+
+@contextmanager
+def as_input_error(what: str) -> Iterator[None]:
+    """An error of somebody else's code as an `InputError` that begins with `what`; our own pass as they are."""
+    try:
+        yield
+    except LstmExplainError:
+        raise
+    except Exception as error:
+        raise InputError(f"{what}: {type(error).__name__}: {first_line(error)}") from error

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lstm_explain.errors import InputError
 from lstm_explain.nn.lstm import PeepholeLSTM, PeepholeLSTMCell
+from lstm_explain.trajectory import checked_lengths
 
 
 class Batch(NamedTuple):
@@ -82,12 +83,8 @@ class Study:
         batch, time = self.inputs.shape[:2]
         if batch == 0 or time == 0:
             raise InputError(f"needed at least one step of at least one sequence, got inputs of shape {tuple(self.inputs.shape)}")
-        lengths = torch.as_tensor([time] * batch if self.lengths is None else self.lengths)
-        if lengths.shape != (batch,) or lengths.is_floating_point():
-            raise InputError(f"needed lengths as {batch} whole numbers, one for each sequence, got shape {tuple(lengths.shape)}")
-        if bool((lengths < 1).any() | (lengths > time).any()):
-            bad = int(((lengths < 1) | (lengths > time)).nonzero()[0])
-            raise InputError(f"needed lengths from 1 to {time}, got {int(lengths[bad])} for sequence {bad}")
+        if self.lengths is not None:
+            checked_lengths(self.lengths, batch, time)
         # Frozen for its readers; here the labels that were given become arrays.
         object.__setattr__(self, "labels", {name: np.asarray(label) for name, label in self.labels.items()})
         for name, label in self.labels.items():

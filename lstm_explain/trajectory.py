@@ -24,6 +24,26 @@ def together(paddings: Iterable[Padding]) -> Padding:
     return "unknown" if "unknown" in parts else "known" if "known" in parts else "none"
 
 
+def checked_lengths(lengths: Tensor | Sequence[int], batch: int, time: int) -> Tensor:
+    """How many steps of each sequence are real, as a tensor ``(batch,)``.
+
+    Raises
+    ------
+    InputError
+        If they aren't whole numbers from 1 to `time`, one for each sequence.
+    """
+    try:
+        whole = torch.as_tensor(lengths)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"needed lengths as whole numbers, one for each sequence, got {lengths!r}") from None
+    if whole.shape != (batch,) or whole.is_floating_point() or whole.dtype == torch.bool:
+        raise InputError(f"needed lengths as {batch} whole numbers, one for each sequence, got {whole.tolist()}")
+    if bool((whole < 1).any() | (whole > time).any()):
+        bad = int(((whole < 1) | (whole > time)).nonzero()[0])
+        raise InputError(f"needed lengths from 1 to {time}, got {int(whole[bad])} for sequence {bad}")
+    return whole
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Trajectory:
     """What one layer, in one direction, computed at every step.
@@ -219,14 +239,11 @@ class Recording(Mapping[str, Trajectory]):
         self.modules = dict.fromkeys(modules, 0)
         """How often each module that can be recorded was called, by path."""
         self._not_opened = dict(not_opened)
-        self.lengths: Tensor | None = None
+        self.lengths: Tensor | Sequence[int] | None = None
 
     def annotate(self, *, lengths: Tensor | Sequence[int] | None) -> None:
         """Say how many steps each sequence of the calls to come has, ``(batch,)``; None where that isn't known."""
-        try:
-            self.lengths = None if lengths is None else torch.as_tensor(lengths)
-        except (TypeError, ValueError, RuntimeError):
-            raise InputError(f"needed lengths as whole numbers, one for each sequence, got {lengths!r}") from None
+        self.lengths = lengths
 
     def add(self, check: CallCheck, layers: Mapping[str, Call]) -> None:
         """Take in one certified call of a module: one `Call` for each of its layers and directions."""

@@ -15,7 +15,7 @@ from lstm_explain.nn.layers import LayerRun, Run, run_layers
 from lstm_explain.nn.layout import Layout
 from lstm_explain.nn.lstm import PeepholeLSTM, PeepholeLSTMCell
 from lstm_explain.recording.certificate import certify
-from lstm_explain.trajectory import Call, Padding, Recording, Trajectory
+from lstm_explain.trajectory import Call, Padding, Recording, Trajectory, checked_lengths
 
 Output = tuple[Any, tuple[Tensor, Tensor]]
 Forward = Callable[..., Output]
@@ -69,12 +69,8 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 
 def _valid(recording: Recording, layout: Layout, device: torch.device) -> tuple[Tensor, Padding]:
-    time, lengths = len(layout.sizes), recording.lengths
-    if lengths is not None:
-        if lengths.shape != (layout.batch,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
-            raise InputError(f"needed lengths as {layout.batch} whole numbers, one for each sequence, got {lengths.tolist()}")
-        if bool((lengths < 1).any() | (lengths > time).any()):
-            raise InputError(f"needed lengths from 1 to {time}, the steps of this call, got {lengths.tolist()}")
+    time = len(layout.sizes)
+    lengths = None if recording.lengths is None else checked_lengths(recording.lengths, layout.batch, time)
     if layout.packed:
         packed = layout.lengths()
         if lengths is not None and not torch.equal(packed, lengths.to(packed)):
@@ -172,7 +168,7 @@ def _stand_in(recording: Recording, path: str, module: nn.Module) -> Forward:
 
 
 @contextmanager
-def _replaced(module: nn.Module, forward: Forward) -> Iterator[None]:
+def replaced(module: nn.Module, forward: Forward) -> Iterator[None]:
     """`forward` in place of a module's own, on the instance: hooks would miss ``inner.forward(...)``."""
     there, before = "forward" in module.__dict__, module.__dict__.get("forward")
     module.__dict__["forward"] = forward
@@ -243,5 +239,5 @@ def record(model: nn.Module, *, lengths: Tensor | Sequence[int] | None = None) -
     recording.annotate(lengths=lengths)
     with ExitStack() as stack:
         for path, module in targets.items():
-            stack.enter_context(_replaced(module, _stand_in(recording, path, module)))
+            stack.enter_context(replaced(module, _stand_in(recording, path, module)))
         yield recording

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from lstm_explain import __version__
-from lstm_explain.display import first_line
-from lstm_explain.errors import InputError, LstmExplainError, OutputError
+from lstm_explain.errors import InputError, LstmExplainError, OutputError, first_line
 from lstm_explain.studies import STUDIES
 
 OK, BAD_INPUT, BAD_OUTPUT, UNEXPECTED, INTERRUPTED = 0, 3, 4, 70, 130

@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 
-from lstm_explain.display import first_line
-from lstm_explain.errors import InputError, LstmExplainError, OutputError
+from lstm_explain.errors import InputError, LstmExplainError, OutputError, as_input_error, first_line
 from lstm_explain.report import overview, saturation, timescale, unit_text
 from lstm_explain.report.measure import Clock, measure
 from lstm_explain.report.page import sidecar, write
@@ -95,13 +94,9 @@ def _factory(study: str) -> Callable[..., Any]:
 
 def _make(study: str, seed: int) -> Study:
     """Call a study's function, with ``seed=`` if it takes one."""
-    try:
+    with as_input_error(f"the study {study} failed"):
         factory = _factory(study)
         made = factory(seed=seed) if "seed" in inspect.signature(factory).parameters else factory()
-    except LstmExplainError:
-        raise
-    except Exception as error:
-        raise InputError(f"the study {study} failed with {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(made, Study):
         raise InputError(f"needed a Study from {study}, got {type(made).__name__}")
     return made

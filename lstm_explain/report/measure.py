@@ -14,8 +14,7 @@ from tqdm import tqdm
 
 from lstm_explain.analyses.saturation import Saturation, SaturationResult
 from lstm_explain.analyses.timescale import Timescale, TimescaleResult
-from lstm_explain.display import first_line
-from lstm_explain.errors import InputError, LstmExplainError
+from lstm_explain.errors import as_input_error
 from lstm_explain.recording.runner import record
 from lstm_explain.study import Study
 from lstm_explain.trajectory import CallCheck, Certificate, Coverage, Padding, together
@@ -70,19 +69,6 @@ def _half_of(study: Study) -> list[int]:
     return [order[group] % 2 for group in groups]
 
 
-def _call(model: nn.Module, inputs: Tensor) -> Any:
-    """The model's own errors are the study's: its inputs don't fit it."""
-    try:
-        return model(inputs)
-    except LstmExplainError:
-        raise
-    except Exception as error:
-        shape = f"{tuple(inputs.shape)}, {str(inputs.dtype).removeprefix('torch.')}"
-        raise InputError(
-            f"the model can't read the study's inputs of shape {shape}: {type(error).__name__}: {first_line(error)}"
-        ) from error
-
-
 def measure(study: Study, device: torch.device, clock: Clock, *, quiet: bool) -> Measured:
     """Record a whole study and reduce it, batch by batch.
 
@@ -107,8 +93,11 @@ def measure(study: Study, device: torch.device, clock: Clock, *, quiet: bool) ->
     batches = list(study.batches(BATCH))
     for batch in tqdm(batches, desc="recording", unit="batch", disable=True if quiet else None):
         lengths = None if study.lengths is None else batch.lengths
+        shape = f"{tuple(batch.inputs.shape)}, {str(batch.inputs.dtype).removeprefix('torch.')}"
         with clock("recording"), torch.no_grad(), record(model, lengths=lengths) as recording:
-            output = _call(model, batch.inputs.to(device))
+            # The model's own errors are the study's: its inputs don't fit it.
+            with as_input_error(f"the model can't read the study's inputs of shape {shape}"):
+                output = model(batch.inputs.to(device))
         with clock("loss"):
             if study.loss is not None:
                 losses = study.loss(output, batch.rows).double().cpu()

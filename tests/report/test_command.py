@@ -104,7 +104,7 @@ def test_padding_that_nobody_spoke_of_is_marked_unknown(run):
         ("wrong_size", 3, "the model can't read the study's inputs of shape (1, 4, 5), float32: RuntimeError: input.size(-1)"),
         ("peephole_wrong_size", 3, "needed 2 features in the last axis (input_size), got 5"),
         ("peephole_wrong_dtype", 3, "needed an input of the weights' dtype torch.float32, got torch.float64"),
-        ("raises", 3, 'failed with KeyError: "the data set isn\'t here"'),
+        ("raises", 3, 'failed: KeyError: "the data set isn\'t here"'),
         ("not_a_study", 3, "needed a Study from"),
         ("not_callable", 3, "needed a function not_callable"),
         ("absent", 3, "needed a function absent"),

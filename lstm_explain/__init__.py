@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from lstm_explain.analyses.attribution import attribute as attribute
     from lstm_explain.analyses.saturation import Saturation as Saturation
     from lstm_explain.analyses.saturation import saturation as saturation
     from lstm_explain.analyses.timescale import Timescale as Timescale
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from lstm_explain.trajectory import Trajectory as Trajectory
 
 _HOMES = {
+    "analyses.attribution": ("attribute",),
     "analyses.saturation": ("Saturation", "saturation"),
     "analyses.timescale": ("Timescale", "timescale"),
     "analyses.unit_text": ("unit_text",),

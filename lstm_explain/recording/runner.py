@@ -168,7 +168,7 @@ def _stand_in(recording: Recording, path: str, module: nn.Module) -> Forward:
 
 
 @contextmanager
-def replaced(module: nn.Module, forward: Forward) -> Iterator[None]:
+def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """`forward` in place of a module's own, on the instance: hooks would miss ``inner.forward(...)``."""
     there, before = "forward" in module.__dict__, module.__dict__.get("forward")
     module.__dict__["forward"] = forward

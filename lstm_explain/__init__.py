@@ -15,6 +15,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from lstm_explain.analyses.attribution import attribute as attribute
+    from lstm_explain.analyses.probing.probe import Probing as Probing
+    from lstm_explain.analyses.probing.probe import probe as probe
+    from lstm_explain.analyses.probing.unit_scores import unit_scores as unit_scores
+    from lstm_explain.analyses.probing.untrained import untrained as untrained
     from lstm_explain.analyses.saturation import Saturation as Saturation
     from lstm_explain.analyses.saturation import saturation as saturation
     from lstm_explain.analyses.timescale import Timescale as Timescale
@@ -37,6 +41,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "analyses.attribution": ("attribute",),
+    "analyses.probing.probe": ("Probing", "probe"),
+    "analyses.probing.unit_scores": ("unit_scores",),
+    "analyses.probing.untrained": ("untrained",),
     "analyses.saturation": ("Saturation", "saturation"),
     "analyses.timescale": ("Timescale", "timescale"),
     "analyses.unit_text": ("unit_text",),

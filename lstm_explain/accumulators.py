@@ -4,7 +4,7 @@ Integer counts and float64 sums, never means, so that any split into whole seque
 exactly and the same sums to rounding.
 """
 
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -70,3 +70,52 @@ class Histogram:
         if not np.array_equal(self.edges, other.edges):
             raise ValueError("histograms with different edges don't add")
         self.counts = self.counts + other.counts
+
+
+class Gram:
+    """All that a least-squares fit of a target to features, and its error on the same steps, need: sums of products.
+
+    Attributes
+    ----------
+    n : int
+        Steps.
+    x, y : ndarray ``(feature,)``, float
+        Sums of the features and of the target.
+    xx, xy, yy : ndarray ``(feature, feature)``, ``(feature,)``, float
+        Sums of their products.
+    """
+
+    def __init__(self) -> None:
+        self.n, self.y, self.yy = 0, 0.0, 0.0
+        self.x, self.xy, self.xx = np.zeros(0), np.zeros(0), np.zeros((0, 0))
+
+    def update(self, features: Any, target: NDArray[np.float64], products: NDArray[np.float64] | None = None) -> None:
+        """Add steps: features ``(step, feature)``, dense or sparse, in float64; `products` is their own, where it is known already."""
+        xx = self.products(features) if products is None else products
+        x = np.asarray(features.sum(0), dtype=np.float64).ravel()
+        self._add(len(target), x, float(target.sum()), xx, np.asarray(features.T @ target).ravel(), float(target @ target))
+
+    def merge(self, other: Self) -> None:
+        """Add another's sums."""
+        self._add(other.n, other.x, other.y, other.xx, other.xy, other.yy)
+
+    def pad(self, size: int) -> None:
+        """Make room for features that weren't seen: they were zero at every step."""
+        size = max(size, len(self.x))
+        self.x, self.xy, self.xx = (_grown(own, size) for own in (self.x, self.xy, self.xx))
+
+    @staticmethod
+    def products(features: Any) -> NDArray[np.float64]:
+        """The sum of the products of features, dense."""
+        product = features.T @ features
+        return np.asarray(product.toarray() if hasattr(product, "toarray") else product, dtype=np.float64)
+
+    def _add(self, n: int, x: NDArray[Any], y: float, xx: NDArray[Any], xy: NDArray[Any], yy: float) -> None:
+        self.pad(len(x))
+        size = len(self.x)
+        self.n, self.y, self.yy = self.n + n, self.y + y, self.yy + yy
+        self.x, self.xy, self.xx = self.x + _grown(x, size), self.xy + _grown(xy, size), self.xx + _grown(xx, size)
+
+
+def _grown(array: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    return np.pad(array, [(0, size - len(array))] * array.ndim)

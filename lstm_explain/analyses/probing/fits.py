@@ -1,0 +1,190 @@
+"""Linear probes, fitted on all folds but one and asked about that one."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import solve
+from scipy.stats import rankdata
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from lstm_explain.accumulators import Gram
+from lstm_explain.analyses.probing.labels import Truth
+from lstm_explain.errors import InputError
+
+RIDGE = 10.0 ** np.arange(-6, 3)
+"""What the penalty of standardised features may be, per step; the other folds choose by cross-validation among themselves."""
+LOGISTIC = 1.0
+"""Scikit-learn's C."""
+
+
+class Fitted(NamedTuple):
+    """Predictions for every step by a probe that hasn't seen its fold; and how many of the fits hadn't converged."""
+
+    predicted: NDArray[np.float64]
+    unconverged: int = 0
+
+
+def ridge(features: Any, fold: NDArray[np.int64], grams: Mapping[int, Gram]) -> Fitted:
+    """Ridge regression (Hoerl & Kennard 1970) from each fold's sums of products; `features` are the steps to predict."""
+    predicted = np.zeros(features.shape[0])
+    for out in sorted(grams):
+        inside = [one for one in grams if one != out]
+        penalty = RIDGE[0]
+        if len(inside) > 1:
+            errors = np.zeros(len(RIDGE))
+            for held in inside:
+                fit = _Ridge(_sum([grams[one] for one in inside if one != held]), features.shape[1])
+                errors += [_squared_error(grams[held], *fit(one)) for one in RIDGE]
+            penalty = RIDGE[int(errors.argmin())]
+        weights, intercept = _Ridge(_sum([grams[one] for one in inside]), features.shape[1])(penalty)
+        here = fold == out
+        predicted[here] = features[here] @ weights + intercept
+    return Fitted(predicted)
+
+
+def _sum(grams: list[Gram]) -> Gram:
+    total = Gram()
+    for gram in grams:
+        total.merge(gram)
+    return total
+
+
+class _Ridge:
+    """The normal equations of standardised features."""
+
+    def __init__(self, gram: Gram, size: int) -> None:
+        gram = _sum([gram])
+        gram.pad(size)
+        mean, self._y = gram.x / gram.n, gram.y / gram.n
+        variance = np.maximum(np.diag(gram.xx) / gram.n - mean**2, 0)
+        # A feature that is constant but for rounding carries nothing.
+        alive = variance > 1e-12 * (1e-12 + mean**2)
+        self._mean, self._scale = mean, np.where(alive, np.sqrt(np.where(alive, variance, 1.0)), np.inf)
+        self._a = (gram.xx / gram.n - np.outer(mean, mean)) / np.outer(self._scale, self._scale)
+        self._b = (gram.xy / gram.n - mean * self._y) / self._scale
+
+    def __call__(self, penalty: float) -> tuple[NDArray[np.float64], float]:
+        weights = solve(self._a + penalty * np.eye(len(self._b)), self._b, assume_a="pos") / self._scale
+        return weights, float(self._y - weights @ self._mean)
+
+
+def _squared_error(gram: Gram, weights: NDArray[np.float64], intercept: float) -> float:
+    w = weights[: len(gram.x)]
+    quadratic = w @ gram.xx @ w + 2 * intercept * (w @ gram.x) + gram.n * intercept**2
+    return float(gram.yy - 2 * (w @ gram.xy + intercept * gram.y) + quadratic)
+
+
+def logistic(name: str, features: Any, truth: Truth, fold: NDArray[np.int64]) -> Fitted:
+    """Logistic regression (scikit-learn, C = 1) on standardised features; of two classes the log-odds, of more the likeliest.
+
+    Raises
+    ------
+    InputError
+        If all folds but one have one class only.
+    """
+    predicted, unconverged = np.zeros(features.shape[0]), 0
+    dense = isinstance(features, np.ndarray)
+    few = truth.kind == "binary" and dense
+    for out in np.unique(fold):
+        here = fold == out
+        if len(np.unique(truth.values[~here])) < 2:
+            raise InputError(f"needed two classes of label {name!r} outside each fold, got one: give more groups, or fewer folds")
+        probe = make_pipeline(
+            StandardScaler(with_mean=dense, with_std=dense),
+            LogisticRegression(C=LOGISTIC, solver="newton-cholesky" if few else "lbfgs", max_iter=1000),
+        )
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConvergenceWarning)
+            probe.fit(features[~here], truth.values[~here])
+        unconverged += any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+        predicted[here] = probe.decision_function(features[here]) if truth.kind == "binary" else probe.predict(features[here])
+    return Fitted(predicted, unconverged)
+
+
+def majority(truth: Truth, fold: NDArray[np.int64]) -> Fitted:
+    """What says the same of every step: the other folds' mean, or their commonest class."""
+    predicted = np.zeros(len(fold))
+    for out in np.unique(fold):
+        rest = truth.values[fold != out]
+        predicted[fold == out] = rest.mean() if truth.kind == "continuous" else np.bincount(rest).argmax()
+    return Fitted(predicted)
+
+
+class Units:
+    """Each unit by itself, fold by fold: which one goes best with a label on all folds but one."""
+
+    def __init__(self, features: NDArray[Any], fold: NDArray[np.int64]) -> None:
+        self._rows = {int(out): np.flatnonzero(fold == out) for out in np.unique(fold)}
+        self._raw = {out: features[rows].astype(np.float64) for out, rows in self._rows.items()}
+        self._ranks: dict[int, NDArray[np.float64]] = {}
+
+    def _ranked(self, fold: int) -> NDArray[np.float64]:
+        if fold not in self._ranks:
+            self._ranks[fold] = rankdata(self._raw[fold], axis=0)
+        return self._ranks[fold]
+
+    def _sums(self, truth: Truth, fold: int) -> NDArray[np.float64]:
+        """What adds up over folds, ``(sum, unit)``."""
+        y, x = truth.values[self._rows[fold]], self._raw[fold]
+        n = np.full(x.shape[1], float(len(y)))
+        match truth.kind:
+            case "binary":
+                yes, ranks = y == 1, self._ranked(fold)
+                pairs = float(yes.sum() * (~yes).sum())
+                right = yes.astype(np.float64) @ ranks - yes.sum() * (yes.sum() + 1) / 2
+                return np.stack([right, np.full_like(right, pairs)])
+            case "continuous":
+                return np.stack([n, x.sum(0), (x * x).sum(0), y @ x, np.full_like(n, y.sum()), np.full_like(n, y @ y)])
+            case "categorical":
+                classes = [(y == one).astype(np.float64) for one in range(len(truth.classes))]
+                return np.stack(
+                    [n, x.sum(0), (x * x).sum(0), *(one @ x for one in classes), *(np.full_like(n, one.sum()) for one in classes)]
+                )
+
+    def best(self, truth: Truth) -> dict[int, int]:
+        """For each fold the unit that all others choose."""
+        sums = {fold: self._sums(truth, fold) for fold in self._rows}
+        total = np.sum(list(sums.values()), axis=0)
+        return {fold: int(np.argmax(_standing(truth, total - own))) for fold, own in sums.items()}
+
+
+def _standing(truth: Truth, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How well each unit goes with the label: |AUC - ½|, the squared correlation, or the correlation ratio; 0 for a constant unit."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if truth.kind == "binary":
+            return np.asarray(np.nan_to_num(np.abs(sums[0] / sums[1] - 0.5)))
+        n, x, xx = sums[:3]
+        spread = xx - x * x / n
+        if truth.kind == "continuous":
+            xy, y, yy = sums[3:]
+            standing = (xy - x * y / n) ** 2 / (spread * (yy - y * y / n))
+        else:
+            of_class, count = np.split(sums[3:], 2)
+            standing = (np.where(count > 0, of_class**2 / count, 0).sum(0) - x * x / n) / spread
+        return np.asarray(np.nan_to_num(np.where(spread > 1e-12 * xx, standing, 0.0)))
+
+
+def single(features: NDArray[Any], truth: Truth, fold: NDArray[np.int64], chosen: Mapping[int, int]) -> Fitted:
+    """The probe of one unit, chosen and fitted on all folds but one; for yes-or-no labels the unit itself, the right way up."""
+    predicted = np.zeros(len(fold))
+    for out, unit in chosen.items():
+        here = fold == out
+        x, y = features[:, unit].astype(np.float64), truth.values
+        centred = x[~here] - x[~here].mean()
+        if truth.kind == "categorical":
+            scale = centred.std() or 1.0
+            probe = LogisticRegression(C=LOGISTIC, max_iter=1000).fit(centred[:, None] / scale, y[~here])
+            predicted[here] = probe.predict((x[here, None] - x[~here].mean()) / scale)
+            continue
+        slope = centred @ y[~here] / (centred @ centred or 1.0)
+        if truth.kind == "binary":
+            predicted[here] = np.sign(slope) * x[here]
+        else:
+            predicted[here] = y[~here].mean() + slope * (x[here] - x[~here].mean())
+    return Fitted(predicted)

@@ -1,0 +1,651 @@
+"""`probe`: does a layer's state tell this label, beyond what an untrained network and the last few inputs tell of it?"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.stats import rankdata
+from sklearn.model_selection import GroupKFold
+from torch import Tensor
+
+from lstm_explain.accumulators import Gram
+from lstm_explain.analyses.probing import fits
+from lstm_explain.analyses.probing.labels import Given, Kind, Truth, changes, read, resolve, steps_since
+from lstm_explain.analyses.probing.scores import METRICS, Interval, Score, draws, interval, score
+from lstm_explain.analyses.probing.unit_scores import Moved, UnitScoresResult, null_for, scores_of
+from lstm_explain.display import jsonable, table
+from lstm_explain.errors import InputError
+from lstm_explain.trajectory import Padding, Recording, Trajectory, together
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+STATES: tuple[Literal["cell_state", "hidden_state"], ...] = ("cell_state", "hidden_state")
+UNTRAINED, WINDOW, MAJORITY = "untrained", "window", "majority"
+ALPHA = 0.05
+
+Verdict = Literal["shown", "not shown", "not controlled"]
+
+
+class Probed(NamedTuple):
+    """One probe's score: on all held-out steps, on those far from the deciding event, and of its best single unit.
+
+    ``units`` says which unit each fold's others chose; the score is of these, each on the fold that didn't choose it.
+    """
+
+    score: Interval
+    long_range: Interval
+    unit_score: Interval
+    units: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelProbing:
+    """One label.
+
+    Attributes
+    ----------
+    kind : {"binary", "categorical", "continuous"}
+    metric : str
+        AUC, balanced accuracy or R², all on steps of groups that the probe hasn't seen.
+    classes : tuple of str
+    steps, long_range_steps : int
+        Steps that were scored, and those of them that lie more than `ProbingResult.window` steps after the deciding event.
+    mean : float
+        The share of yes, or the mean of a number; NaN for categories.
+    probes : mapping of str to Probed
+        By layer and state: ``"lstm.l1 cell_state"``.
+    controls : mapping of str to Probed
+        ``"majority"``; ``"window"``; ``"untrained lstm.l1 cell_state"`` and so on.
+    best : str
+        The key of the best of `probes`; the untrained network's best one is its control.
+    above : mapping of str to Interval
+        How far the best probe is above each control, on the same bootstrap samples of groups; long-range likewise in `above_long_range`.
+    p_value : float
+        Of the best probe's score, its held-out predictions against labels that are moved.
+    null : str
+        How they are moved.
+    verdict, verdict_long_range : {"shown", "not shown", "not controlled"}
+        *Shown* if the interval lies above every control's and the p-value is at most 5 %; *not shown* isn't "not so". *Not controlled*
+        without an untrained network and a window.
+    units : UnitScoresResult
+        All cells of all layers by themselves, in the order of `ProbingResult.cells`.
+    unconverged : int
+        Fits that had not converged.
+    """
+
+    kind: Kind
+    metric: str
+    classes: tuple[str, ...]
+    steps: int
+    long_range_steps: int
+    mean: float
+    probes: Mapping[str, Probed]
+    controls: Mapping[str, Probed]
+    best: str
+    above: Mapping[str, Interval]
+    above_long_range: Mapping[str, Interval]
+    p_value: float
+    null: str
+    verdict: Verdict
+    verdict_long_range: Verdict
+    units: UnitScoresResult
+    unconverged: int
+
+    def best_unit(self, signal: str = "cell_state") -> tuple[str, Probed]:
+        """The layer and state whose best single unit scores highest, among those of a signal."""
+        name = max((name for name in self.probes if name.endswith(f" {signal}")), key=lambda name: _rank(self.probes[name].unit_score))
+        return name, self.probes[name]
+
+    def best_control(self, of: str) -> tuple[str, Probed] | None:
+        """The best of a control's probes (``"untrained"`` has one for each layer and state), or None without that control."""
+        names = [name for name in self.controls if name.split(" ")[0] == of]
+        best = max(names, key=lambda name: _rank(self.controls[name].score), default=None)
+        return None if best is None else (best, self.controls[best])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ProbingResult:
+    """What linear probes found, label by label.
+
+    Attributes
+    ----------
+    labels : mapping of str to LabelProbing
+    cells : tuple of (layer, unit)
+        The unit axis of each label's `units`.
+    groups, folds : int
+    stride : int
+        Every so many steps of a sequence were kept for classification and scores; ridge fits use all of them.
+    window : int
+        Steps of input that the window control sees.
+    resamples : int
+    padding : {"none", "known", "unknown"}
+    fold_of : mapping
+        The fold that each group is in.
+    """
+
+    labels: Mapping[str, LabelProbing]
+    cells: tuple[tuple[str, int], ...]
+    groups: int
+    folds: int
+    stride: int
+    window: int
+    resamples: int
+    padding: Padding
+    fold_of: Mapping[Any, int]
+
+    def __repr__(self) -> str:
+        parts = [
+            f"{name}: {found.metric} {found.probes[found.best].score.value:.2f}, {found.verdict}" for name, found in self.labels.items()
+        ]
+        return f"<Probing by {self.groups} groups in {self.folds} folds: {'; '.join(parts)}; padding {self.padding}>"
+
+    def _repr_html_(self) -> str:
+        header = ("label", "score", "best probe", "95 %", "majority", "untrained", "window", "best cell", "long range", "p", "verdict")
+        rows = []
+        for name, found in self.labels.items():
+            best, controls = found.probes[found.best], [found.best_control(of) for of in (MAJORITY, UNTRAINED, WINDOW)]
+            rows.append(
+                (
+                    name,
+                    found.metric,
+                    f"{best.score.value:.3f} ({found.best})",
+                    f"{best.score.low:.3f} to {best.score.high:.3f}",
+                    *("–" if control is None else f"{control[1].score.value:.3f}" for control in controls),
+                    f"{found.best_unit()[1].unit_score.value:.3f}",
+                    "–" if np.isnan(best.long_range.value) else f"{best.long_range.value:.3f}, {found.verdict_long_range}",
+                    f"{found.p_value:.3g}",
+                    found.verdict,
+                )
+            )
+        return table(f"Linear probes on {self.groups} groups in {self.folds} folds; padding {self.padding}", header, rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain lists and numbers; None where a value isn't finite."""
+        whole = {name: getattr(self, name) for name in ("cells", "groups", "folds", "stride", "window", "resamples", "padding")}
+        return dict(jsonable(whole | {"labels": {name: _plain(found) for name, found in self.labels.items()}}))
+
+    def to_frame(self) -> "DataFrame":
+        """A pandas frame, one row for each label and probe or control. Needs pandas."""
+        from pandas import DataFrame
+
+        rows = [
+            (name, found.metric, source, *probed.score, *probed.long_range, *probed.unit_score)
+            for name, found in self.labels.items()
+            for source, probed in (found.probes | found.controls).items()  # type: ignore[operator]
+        ]
+        spans = [f"{what}{end}" for what in ("score", "long_range", "unit_score") for end in ("", "_low", "_high")]
+        return DataFrame(rows, columns=["label", "metric", "source", *spans])
+
+
+def _plain(found: LabelProbing) -> dict[str, Any]:
+    """Fields by name, named tuples as mappings."""
+
+    def named(value: Any) -> Any:
+        if hasattr(value, "_asdict"):
+            return {name: named(item) for name, item in value._asdict().items()}
+        return {key: named(item) for key, item in value.items()} if isinstance(value, Mapping) else value
+
+    return {name: value.to_dict() if isinstance(value, UnitScoresResult) else named(value) for name, value in vars(found).items()}
+
+
+def _rank(found: Interval) -> float:
+    return -np.inf if np.isnan(found.value) else found.value
+
+
+class _Table:
+    """Rows that were kept: by column, in parts that are put together once."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[NDArray[Any]]] = {}
+
+    def add(self, name: str, values: NDArray[Any]) -> None:
+        self._parts.setdefault(name, []).append(values)
+
+    def merge(self, other: Self) -> None:
+        for name, parts in other._parts.items():
+            self._parts.setdefault(name, []).extend(parts)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        parts = self._parts[name]
+        if len(parts) > 1:
+            self._parts[name] = [np.concatenate(parts)]
+        return self._parts[name][0]
+
+    def named(self, kind: str) -> list[str]:
+        return [name.removeprefix(kind) for name in self._parts if name.startswith(kind)]
+
+
+class Probing:
+    """Probing as a stream: `update` with each recording, `merge` with another's, `compute` the result.
+
+    Kept are every `stride`-th step of each sequence, and for labels that are numbers the sums of products of all steps, by fold.
+
+    Parameters
+    ----------
+    groups : sequence
+        All groups that will come: files, patients. A fold has whole groups, drawn by `seed`.
+    folds : int
+    stride : int
+    window : int
+        Steps of input that the window control sees; more than so many steps from the deciding event is long range.
+    seed : int
+
+    Raises
+    ------
+    InputError
+        If there are fewer groups than folds.
+    """
+
+    def __init__(self, groups: Sequence[Any], *, folds: int = 5, stride: int = 1, window: int = 8, seed: int = 0) -> None:
+        names = list(dict.fromkeys(groups))
+        if min(folds - 1, stride, window) < 1:
+            raise InputError(f"needed at least 2 folds, and a positive stride and window, got {folds}, {stride} and {window}")
+        if len(names) < folds:
+            raise InputError(f"needed at least {folds} groups for {folds} folds, got {len(names)}: give finer groups, or fewer folds")
+        # How many sequences a group has is its weight, so that folds come out even.
+        at = {name: place for place, name in enumerate(names)}
+        sequences = np.array([at[group] for group in groups])
+        split = GroupKFold(folds, shuffle=True, random_state=seed).split(sequences, groups=sequences)
+        self.fold_of = {names[place]: fold for fold, (_, held) in enumerate(split) for place in np.unique(sequences[held])}
+        self._at, self._folds, self._stride, self._window, self._seed = at, folds, stride, window, seed
+        self._phase = int(np.random.default_rng(seed).integers(stride))
+        self._kept = _Table()
+        self._grams: dict[tuple[str, str, int], Gram] = {}
+        self._continuous: dict[str, bool] = {}
+        self._paddings: set[Padding] = set()
+        self._sequences = 0
+        self._symbols = 0
+
+    def update(
+        self,
+        recording: Recording,
+        labels: Mapping[str, Any],
+        groups: Sequence[Any],
+        *,
+        untrained: Recording | None = None,
+        inputs: Tensor | None = None,
+        events: Mapping[str, NDArray[np.bool_]] | None = None,
+    ) -> None:
+        """Take in some sequences: their recording, their labels ``(batch, time)``, their groups ``(batch,)``, and the controls'.
+
+        Raises
+        ------
+        InputError
+            If these don't fit each other, or a state isn't finite.
+        """
+        if not len(recording):
+            raise InputError("needed at least one recorded layer, got none: call the model inside lx.record first")
+        first = next(iter(recording.values()))
+        valid = first.valid.cpu().numpy()
+        given = {name: self._read(name, label, valid.shape) for name, label in labels.items()}
+        if len(groups) != len(valid):
+            raise InputError(f"needed groups for {len(valid)} sequences, got {len(groups)}")
+        if missing := [group for group in groups if group not in self._at]:
+            raise InputError(f"needed groups that were announced, got {missing[0]!r}")
+        self._paddings.add(first.padding)
+
+        sequence, step = np.nonzero(valid)
+        group = np.array([self._at[name] for name in groups])[sequence]
+        fold = np.array([self.fold_of[name] for name in groups])[sequence]
+        keep = step % self._stride == self._phase
+        rows = {"sequence": sequence + self._sequences, "group": group, "fold": fold}
+        self._sequences += len(valid)
+        for name, label in given.items():
+            event = changes(label) if events is None or name not in events else self._event(name, events[name], valid.shape)
+            rows |= {f"label {name}": label.values[valid], f"defined {name}": label.defined[valid]}
+            rows |= {f"far {name}": (steps_since(event) > self._window)[valid]}
+        for name, values in rows.items():
+            self._kept.add(name, values[keep])
+        for source, features, kept in self._features(recording, untrained, inputs, valid, keep):
+            self._kept.add(f"source {source}", kept)
+            self._add_products(source, features, {name: label for name, label in given.items() if label.continuous}, valid, fold)
+
+    def merge(self, other: Self) -> None:
+        """Add what another took in; it must have been made with the same settings."""
+        if (self.fold_of, self._stride, self._window) != (other.fold_of, other._stride, other._window):
+            raise InputError("needed streams with the same groups, folds, stride, window and seed, got others")
+        renumbered = _Table()
+        renumbered.merge(other._kept)
+        if other._sequences:
+            renumbered._parts["sequence"] = [part + self._sequences for part in other._kept._parts["sequence"]]
+        self._kept.merge(renumbered)
+        for key, gram in other._grams.items():
+            self._grams.setdefault(key, Gram()).merge(gram)
+        self._continuous |= other._continuous
+        self._paddings |= other._paddings
+        self._sequences += other._sequences
+        self._symbols = max(self._symbols, other._symbols)
+
+    def compute(self, *, resamples: int = 1000, permutations: int = 499) -> ProbingResult:
+        """The result of everything taken in so far.
+
+        Raises
+        ------
+        InputError
+            If nothing was taken in, or a label has one value only.
+        """
+        if not self._sequences:
+            raise InputError("needed at least one recording, got none: call update first")
+        truths = {}
+        for name in self._kept.named("label "):
+            defined = self._kept[f"defined {name}"]
+            truths[name] = resolve(name, self._kept[f"label {name}"][defined], self._continuous[name])
+        sources = self._kept.named("source ")
+        fitted: dict[str, dict[str, tuple[fits.Fitted, fits.Fitted, dict[int, int]]]] = {name: {} for name in truths}
+        for source in sources:
+            for name, one in self._fit(source, truths):
+                fitted[name][source] = one
+        times = draws(len(self._at), resamples, self._seed)
+        cells = [source for source in sources if source.endswith(" cell_state") and not source.startswith(f"{UNTRAINED} ")]
+        found = {}
+        for name, truth in truths.items():
+            states = np.concatenate([self._kept[f"source {source}"][self._kept[f"defined {name}"]] for source in cells], axis=1)
+            runs = self._kept["sequence"][self._kept[f"defined {name}"]]
+            units = scores_of(states, truth, runs, None, permutations, self._seed)
+            found[name] = self._label(name, truth, fitted[name], units, times, permutations)
+        return ProbingResult(
+            labels=found,
+            cells=tuple(
+                (cell.removesuffix(" cell_state"), unit) for cell in cells for unit in range(self._kept[f"source {cell}"].shape[1])
+            ),
+            groups=len(self._at),
+            folds=self._folds,
+            stride=self._stride,
+            window=self._window,
+            resamples=resamples,
+            padding=together(self._paddings),
+            fold_of=self.fold_of,
+        )
+
+    def _read(self, name: str, label: Any, shape: tuple[int, ...]) -> Given:
+        if np.shape(label) != shape:
+            raise InputError(f"needed label {name!r} of shape {shape}, one value for each step, got {np.shape(label)}")
+        given = read(name, label)
+        if self._continuous.setdefault(name, given.continuous) != given.continuous:
+            raise InputError(f"needed label {name!r} of one kind throughout, got numbers and classes")
+        return given
+
+    @staticmethod
+    def _event(name: str, event: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        if np.shape(event) != shape:
+            raise InputError(f"needed events of {name!r} of shape {shape}, got {np.shape(event)}")
+        return np.asarray(event, dtype=bool)
+
+    def _features(
+        self, recording: Recording, untrained: Recording | None, inputs: Tensor | None, valid: NDArray[np.bool_], keep: NDArray[np.bool_]
+    ) -> Iterator[tuple[str, Any, NDArray[Any]]]:
+        """Each source's features at the valid steps, and what is kept of them."""
+        for prefix, one in (("", recording), (f"{UNTRAINED} ", untrained)):
+            if one is None:
+                continue
+            if list(one) != list(recording):
+                raise InputError(
+                    f"needed the untrained recording of the same layers, {', '.join(recording)}, got {', '.join(one) or 'none'}"
+                )
+            for name, trajectory in one.items():
+                if not np.array_equal(trajectory.valid.cpu().numpy(), valid):
+                    raise InputError(f"needed recordings of the same steps in every layer, got others in {prefix}{name}")
+                for signal in STATES:
+                    states = _finite(trajectory, signal, prefix)
+                    yield f"{prefix}{name} {signal}", states.astype(np.float64), states[keep]
+        if inputs is not None:
+            window = _window(inputs, valid, self._window)
+            if inputs.is_floating_point():
+                yield WINDOW, window.astype(np.float64), window[keep]
+            else:
+                self._symbols = max(self._symbols, int(window.max()) + 1)
+                yield WINDOW, _one_hot(window, self._symbols), window[keep]
+
+    def _add_products(
+        self, source: str, features: Any, labels: Mapping[str, Given], valid: NDArray[np.bool_], fold: NDArray[np.int64]
+    ) -> None:
+        for one in np.unique(fold):
+            products: dict[bytes, NDArray[np.float64]] = {}
+            for name, label in labels.items():
+                rows = np.flatnonzero((fold == one) & label.defined[valid])
+                here = features[rows]
+                # Labels that are defined at the same steps share the sums of products of the features.
+                same = rows.tobytes()
+                if same not in products:
+                    products[same] = Gram.products(here)
+                self._grams.setdefault((source, name, int(one)), Gram()).update(here, label.values[valid][rows], products[same])
+
+    def _fit(self, source: str, truths: Mapping[str, Truth]) -> Iterator[tuple[str, tuple[fits.Fitted, fits.Fitted, dict[int, int]]]]:
+        """For each label a source's predictions, its best single units' predictions, and which these were."""
+        kept = self._kept[f"source {source}"]
+        symbols = source == WINDOW and kept.dtype.kind == "i"
+        units: dict[bytes, fits.Units] = {}
+        for name, truth in truths.items():
+            defined = self._kept[f"defined {name}"]
+            fold, rows = self._kept["fold"][defined], kept[defined]
+            features = _one_hot(rows, self._symbols) if symbols else rows.astype(np.float64)
+            dense = features.toarray() if symbols else features
+            if truth.kind == "continuous":
+                grams = {one: self._grams[source, name, one] for one in range(self._folds) if (source, name, one) in self._grams}
+                whole = fits.ridge(features, fold, {one: gram for one, gram in grams.items() if gram.n})
+            else:
+                whole = fits.logistic(name, features, truth, fold)
+            same = defined.tobytes()
+            if same not in units:
+                units[same] = fits.Units(dense, fold)
+            chosen = units[same].best(truth)
+            yield name, (whole, fits.single(dense, truth, fold, chosen), chosen)
+
+    def _label(
+        self,
+        name: str,
+        truth: Truth,
+        fitted: Mapping[str, tuple[fits.Fitted, fits.Fitted, dict[int, int]]],
+        units: UnitScoresResult,
+        times: NDArray[np.float64],
+        permutations: int,
+    ) -> LabelProbing:
+        defined = self._kept[f"defined {name}"]
+        fold, group, far = (self._kept[column][defined] for column in ("fold", "group", f"far {name}"))
+        everywhere = np.ones(len(fold), dtype=bool)
+
+        def scored(predicted: NDArray[np.float64], here: NDArray[np.bool_]) -> Score:
+            return score(truth, predicted, group, fold, len(self._at), here)
+
+        constant = fits.majority(truth, fold)
+        fitted = {**fitted, MAJORITY: (constant, constant, {})}
+        near_and_far = {
+            source: (scored(whole.predicted, everywhere), scored(whole.predicted, far)) for source, (whole, _, _) in fitted.items()
+        }
+        probed = {
+            source: Probed(
+                interval(near_and_far[source][0], times),
+                interval(near_and_far[source][1], times),
+                interval(scored(alone.predicted, everywhere), times),
+                tuple(chosen[one] for one in sorted(chosen)),
+            )
+            for source, (_, alone, chosen) in fitted.items()
+        }
+        controls = {source: one for source, one in probed.items() if source.split(" ")[0] in (UNTRAINED, WINDOW, MAJORITY)}
+        probes = {source: one for source, one in probed.items() if source not in controls}
+        best = max(probes, key=lambda source: _rank(probes[source].score))
+        against = {}
+        for control in (MAJORITY, UNTRAINED, WINDOW):
+            own = [source for source in controls if source.split(" ")[0] == control]
+            if own:
+                against[control] = max(own, key=lambda source: _rank(controls[source].score))
+        above, above_far = (
+            {control: interval(near_and_far[best][at], times, near_and_far[source][at]) for control, source in against.items()}
+            for at in (0, 1)
+        )
+        runs = self._kept["sequence"][defined]
+        null = null_for(truth.values, runs)
+        p_value = _p_value(truth, fitted[best][0].predicted, fold, Moved(runs, null), permutations, self._seed)
+        controlled = UNTRAINED in against and WINDOW in against
+        return LabelProbing(
+            kind=truth.kind,
+            metric=METRICS[truth.kind],
+            classes=truth.classes,
+            steps=len(fold),
+            long_range_steps=int(far.sum()),
+            mean=float("nan") if truth.kind == "categorical" else float(truth.values.mean()),
+            probes=probes,
+            controls=controls,
+            best=best,
+            above=above,
+            above_long_range=above_far,
+            p_value=p_value,
+            null=null,
+            verdict=_verdict(controlled, above, p_value),
+            verdict_long_range=_verdict(controlled, above_far, p_value),
+            units=units,
+            unconverged=sum(whole.unconverged for whole, _, _ in fitted.values()),
+        )
+
+
+def _verdict(controlled: bool, above: Mapping[str, Interval], p_value: float) -> Verdict:
+    if not controlled:
+        return "not controlled"
+    return "shown" if p_value <= ALPHA and all(one.low > 0 for one in above.values()) else "not shown"
+
+
+def _finite(trajectory: Trajectory, signal: str, prefix: str) -> NDArray[np.float32]:
+    states: NDArray[np.float32] = trajectory.steps(signal).float().cpu().numpy()
+    if not np.isfinite(states).all():
+        bad = int((~np.isfinite(states)).sum())
+        raise InputError(f"needed finite states to probe, got {bad} NaN or infinite values in {prefix}{trajectory.name} {signal}")
+    return states
+
+
+def _window(inputs: Tensor, valid: NDArray[np.bool_], window: int) -> NDArray[Any]:
+    """The last inputs at each valid step, the newest first: symbols ``(step, window)``, -1 before the first, or features side by side."""
+    given = inputs.detach().cpu().numpy()
+    if given.shape[:2] != valid.shape:
+        raise InputError(f"needed the window's inputs of shape {valid.shape} + (feature,), got {given.shape}")
+    if inputs.is_floating_point():
+        features, absent = given.reshape(*valid.shape, -1).astype(np.float32), 0.0
+    elif given.ndim == 2 and (given[valid] >= 0).all():
+        features, absent = given[:, :, None].astype(np.int64), -1
+    else:
+        raise InputError(
+            f"needed the window's inputs as features (batch, time, feature) or symbols (batch, time) from 0, got {given.shape}"
+        )
+    lags = []
+    for lag in range(window):
+        shifted = np.full_like(features, absent)
+        shifted[:, lag:] = features[:, : features.shape[1] - lag]
+        lags.append(shifted[valid])
+    return np.concatenate(lags, axis=1)
+
+
+def _one_hot(window: NDArray[np.int64], symbols: int) -> Any:
+    """A column for each symbol at each lag; symbols that come later add columns at the end."""
+    steps, lags = window.shape
+    step, lag = np.nonzero(window >= 0)
+    columns = window[step, lag] * lags + lag
+    return csr_array((np.ones(len(step)), (step, columns)), shape=(steps, symbols * lags))
+
+
+def _p_value(truth: Truth, predicted: NDArray[np.float64], fold: NDArray[np.int64], moved: Moved, permutations: int, seed: int) -> float:
+    """How often moved labels agree with the same held-out predictions as well as the real ones do; the real ones count as one draw."""
+    rows = [np.flatnonzero(fold == one) for one in np.unique(fold)]
+    ranks = [rankdata(predicted[here]) for here in rows]
+
+    def agreement(labels: NDArray[Any]) -> NDArray[np.float64]:
+        """Up to what stays the same when labels move, the score of each labelling ``(draw, step)``."""
+        match truth.kind:
+            case "binary":
+                right, pairs = np.zeros(len(labels)), np.zeros(len(labels))
+                for here, ranked in zip(rows, ranks, strict=True):
+                    yes = labels[:, here] == 1
+                    count = yes.sum(1)
+                    right += yes @ ranked - count * (count + 1) / 2
+                    pairs += count * (len(here) - count)
+                return np.asarray(right / pairs)
+            case "continuous":
+                return np.asarray(labels @ predicted)
+            case "categorical":
+                classes = range(len(truth.classes))
+                return np.asarray(
+                    np.mean([((labels == one) & (predicted == one)).sum(1) / (labels == one).sum(1) for one in classes], axis=0)
+                )
+
+    found = agreement(truth.values[None])[0]
+    allowed = found - 1e-12 * abs(found)
+    as_good = sum(int((agreement(truth.values[places]) >= allowed).sum()) for places in moved.places(permutations, seed))
+    return (1 + as_good) / (1 + permutations)
+
+
+def probe(
+    recording: Recording,
+    labels: Mapping[str, Any] | Any,
+    *,
+    groups: Sequence[Any] | None = None,
+    controls: Mapping[str, Any] | None = None,
+    events: Mapping[str, NDArray[np.bool_]] | None = None,
+    folds: int = 5,
+    window: int = 8,
+    at_most: int = 20_000,
+    resamples: int = 1000,
+    permutations: int = 499,
+    seed: int = 0,
+) -> ProbingResult:
+    """What each layer's cell and hidden state tell of a label, beside what they must be compared with.
+
+    Parameters
+    ----------
+    recording : Recording
+    labels : mapping of str to ndarray ``(batch, time)``, or one such array
+        What is true after each step. Booleans, whole numbers and text are classes (-1 or "" where undefined); floating-point numbers are
+        numbers (NaN where undefined).
+    groups : sequence ``(batch,)``, optional
+        Which sequences belong together (files, patients): probes are fitted on some groups and scored on others, and groups are what is
+        resampled. Each sequence by itself if left out.
+    controls : mapping, optional
+        ``"untrained"``: a recording of `lx.untrained(model)` on the same inputs. ``"window"``: the inputs ``(batch, time[, feature])``, of
+        which a probe sees the last `window` steps. Without both the verdict is *not controlled*.
+    events : mapping of str to ndarray of bool ``(batch, time)``, optional
+        When a label was decided; if left out, when it last changed. Long range is more than `window` steps after that.
+    folds : int
+        Whole groups each.
+    window : int
+    at_most : int
+        Steps that are kept for classification and for scores: of longer data every so many steps of each sequence. Numbers are fitted on
+        all steps.
+    resamples, permutations : int
+        Bootstrap samples of groups (Efron 1979) for intervals; moves of the labels for p-values.
+    seed : int
+
+    Returns
+    -------
+    ProbingResult
+
+    Raises
+    ------
+    InputError
+        If shapes don't fit, there are fewer groups than folds, or a label has one value only.
+
+    Examples
+    --------
+    >>> import torch, lstm_explain as lx
+    >>> model, inputs = torch.nn.LSTM(4, 8, batch_first=True), torch.randn(10, 50, 4)
+    >>> with lx.record(model, lengths=[50] * 10) as recording:
+    ...     _ = model(inputs)
+    >>> twin = lx.untrained(model)
+    >>> with lx.record(twin, lengths=[50] * 10) as control:
+    ...     _ = twin(inputs)
+    >>> result = lx.probe(recording, {"rising": inputs[:, :, 0].numpy() > 0}, controls={"untrained": control, "window": inputs})
+    >>> result.labels["rising"].verdict  # the window knows as much
+    'not shown'
+    """
+    if not len(recording):
+        raise InputError("needed at least one recorded layer, got none: call the model inside lx.record first")
+    unknown = sorted(set(controls or ()) - {UNTRAINED, WINDOW})
+    if unknown:
+        raise InputError(f"needed controls named {UNTRAINED} and {WINDOW}, got {unknown[0]!r}")
+    valid = next(iter(recording.values())).valid
+    named = dict(labels) if isinstance(labels, Mapping) else {"label": labels}
+    groups = list(range(len(valid))) if groups is None else list(groups)
+    stream = Probing(groups, folds=folds, stride=max(1, -(-int(valid.sum()) // at_most)), window=window, seed=seed)
+    given = controls or {}
+    stream.update(recording, named, groups, untrained=given.get(UNTRAINED), inputs=given.get(WINDOW), events=events)
+    return stream.compute(resamples=resamples, permutations=permutations)

@@ -1,0 +1,57 @@
+"""The control that matters most: the same network before it learned anything."""
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from lstm_explain.errors import InputError
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def untrained(model: Model, *, seed: int = 0) -> Model:
+    """A copy of a model with fresh weights, as its own layers initialise them.
+
+    Random recurrent networks already carry much of their input in their state (Zhang & Bowman 2018), so a probe's score means nothing
+    without theirs beside it.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Stays as it is.
+    seed : int
+        The random state of everything else isn't touched.
+
+    Returns
+    -------
+    torch.nn.Module
+        On the same device, of the same dtype and in the same mode.
+
+    Raises
+    ------
+    InputError
+        If a module has parameters of its own and no ``reset_parameters()``.
+
+    Examples
+    --------
+    >>> import torch, lstm_explain as lx
+    >>> model = torch.nn.LSTM(8, 16)
+    >>> torch.equal(lx.untrained(model).weight_ih_l0, model.weight_ih_l0)
+    False
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"needed a torch.nn.Module, got {type(model).__name__}")
+    twin = copy.deepcopy(model)
+    devices = sorted({p.device.index or 0 for p in twin.parameters() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices), torch.no_grad():
+        torch.manual_seed(seed)
+        for name, module in twin.named_modules():
+            reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+            if callable(reset):
+                reset()
+            elif own := [parameter for parameter, _ in module.named_parameters(recurse=False)]:
+                where = f"{name or 'the model'} ({type(module).__name__})"
+                raise InputError(f"needed reset_parameters() on {where}, whose {', '.join(own)} would stay trained: make the twin yourself")
+    return twin

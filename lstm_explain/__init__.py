@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lstm_explain.nn.lstm import PeepholeLSTMCell as PeepholeLSTMCell
     from lstm_explain.plots import plot as plot
     from lstm_explain.recording.runner import record as record
+    from lstm_explain.study import Place as Place
     from lstm_explain.study import Study as Study
     from lstm_explain.trajectory import Certificate as Certificate
     from lstm_explain.trajectory import Recording as Recording
@@ -51,7 +52,7 @@ _HOMES = {
     "nn.lstm": ("PeepholeLSTM", "PeepholeLSTMCell"),
     "plots": ("plot",),
     "recording.runner": ("record",),
-    "study": ("Study",),
+    "study": ("Place", "Study"),
     "trajectory": ("Certificate", "Recording", "Trajectory"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

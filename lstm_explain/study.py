@@ -22,6 +22,14 @@ class Batch(NamedTuple):
     rows: slice
 
 
+class Place(NamedTuple):
+    """One output that a report asks about: why this, here?"""
+
+    what: str
+    sequence: int
+    target: tuple[int, ...]
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Study:
     """What a report explains.
@@ -35,7 +43,10 @@ class Study:
     lengths : Tensor or sequence of int ``(batch,)``, optional
         How many steps of each sequence are real. If left out every step counts, and results are marked *padding: unknown*.
     labels : mapping of str to ndarray ``(batch, time)``, optional
-        What is true after each step: booleans, categories or numbers; -1 or NaN where a label isn't defined.
+        What is true after each step: booleans, whole numbers or text for classes (-1 or "" where a label isn't defined), floating-point
+        numbers for numbers (NaN where it isn't defined).
+    events : mapping of str to ndarray of bool ``(batch, time)``, optional
+        When a label was decided, where that isn't when it last changed.
     groups : sequence ``(batch,)``, optional
         Which sequences belong together (files, patients): the unit of resampling.
     tokens : sequence of sequences of str, optional
@@ -45,14 +56,14 @@ class Study:
     output : callable, optional
         What the model returns -> the tensor to explain.
     target : optional
-        Which element of that tensor, as ``(step, class)``.
+        Which element of that tensor, as ``(step, class)``; the report explains it for the first three sequences.
+    places : sequence of Place, optional
+        Which elements of that tensor to explain, in which sequences; in place of `target`.
     loss : callable, optional
         ``(what the model returned, rows) -> (batch, time)``, what the model is graded by at each step, in nats.
     name : str
     about : mapping, optional
         What else a reader should know; plain numbers and text. ``caveats`` in it maps a section's name to a sentence that belongs there.
-    select : sequence of int, optional
-        Rows on which choices are made (which unit to show); the others are what is shown and scored.
 
     Raises
     ------
@@ -72,7 +83,8 @@ class Study:
     loss: Callable[[Any, slice], Tensor] | None = None
     name: str = "study"
     about: Mapping[str, Any] = field(default_factory=dict)
-    select: Sequence[int] = ()
+    events: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    places: Sequence[Place] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
@@ -87,9 +99,15 @@ class Study:
             checked_lengths(self.lengths, batch, time)
         # Frozen for its readers; here the labels that were given become arrays.
         object.__setattr__(self, "labels", {name: np.asarray(label) for name, label in self.labels.items()})
-        for name, label in self.labels.items():
-            if np.shape(label) != (batch, time):
-                raise InputError(f"needed label {name!r} of shape ({batch}, {time}), got {np.shape(label)}")
+        for kind, per_step in (("label", self.labels), ("events of", self.events)):
+            for name, values in per_step.items():
+                if np.shape(values) != (batch, time):
+                    raise InputError(f"needed {kind} {name!r} of shape ({batch}, {time}), got {np.shape(values)}")
+        if unknown := sorted(set(self.events) - set(self.labels)):
+            raise InputError(f"needed events of one of the labels {', '.join(self.labels) or '(none)'}, got {unknown[0]!r}")
+        for place in self.places:
+            if not 0 <= place.sequence < batch:
+                raise InputError(f"needed places in sequences from 0 to {batch - 1}, got {place.sequence} for {place.what!r}")
         for name, per_sequence in (("groups", self.groups), ("tokens", self.tokens)):
             if per_sequence is not None and len(per_sequence) != batch:
                 raise InputError(f"needed {name} for {batch} sequences, got {len(per_sequence)}")

@@ -26,13 +26,13 @@ def make(seed=0, layer=None, **changes):
     text[5][3:5] = [HOSTILE, "\n"]
     given = {
         "lengths": [40, 33, 40, 12, 40, 40, 25, 40],
-        "labels": {"even": symbols.numpy() % 2 == 0},
+        "labels": {"even": symbols.numpy() % 2 == 0, "sum": symbols.numpy().cumsum(1).astype(float), "third": symbols.numpy() % 3},
+        "places": [lx.Place(f"a step {HOSTILE}", 5, (20, 3))],
         "groups": [f"file {n // 2} {HOSTILE}" for n in range(8)],
         "tokens": text,
         "loss": lambda output, rows: output.square().sum(-1),
         "name": "small",
         "about": {"what": f"a small reader {HOSTILE}"},
-        "select": range(3),
     }
     if layer is None:
         layer = lx.PeepholeLSTM(3, 5, 2, batch_first=True)

@@ -33,7 +33,8 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
     Parameters
     ----------
     result
-        What an analysis returned: `lx.saturation`, `lx.timescale`, `lx.unit_text`.
+        What an analysis returned: `lx.saturation`, `lx.timescale`, `lx.unit_text`, `lx.attribute`, `lx.probe`,
+        `lx.unit_scores`.
     ax : matplotlib Axes, optional
         Where to draw; new ones from pyplot if left out, so that a notebook shows them.
     title : str, optional
@@ -41,13 +42,18 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
     **options
         ``kind=`` picks the picture, ``gate=``, ``layer=`` and ``unit=`` what is in it, where the result has them:
 
-        ========== ============================================= =================
-        result     kinds (the first is the default)              options
-        ========== ============================================= =================
-        saturation ``scatter``, ``histogram``                    gate, layer
-        timescale  ``survival``, ``half_life``, ``retention``    layer, unit
-        unit_text  (one)                                         columns
-        ========== ============================================= =================
+        =========== ========================================== ================================================
+        result      kinds (the first is the default)           options
+        =========== ========================================== ================================================
+        saturation  ``scatter``, ``histogram``                 gate, layer
+        timescale   ``survival``, ``half_life``, ``retention`` layer, unit
+        unit_text   (one)                                      columns
+        attribution ``steps``, ``text``, ``map``               example, tokens, feature_names, start, columns
+        probing     ``scores``, ``matrix``                     label, units
+        unit_scores (one)
+        =========== ========================================== ================================================
+
+        With ``tokens=`` the default for an attribution is ``text``.
 
     Returns
     -------
@@ -88,12 +94,12 @@ def chosen(what: str, value: str | None, known: tuple[str, ...]) -> str:
     return value
 
 
-def layers_of(layers: Any, layer: str | None) -> dict[str, Any]:
-    """All layers of a result, or the one asked for.
+def layers_of(layers: Any, layer: str | None, what: str = "layer") -> dict[str, Any]:
+    """All layers (or labels) of a result, or the one asked for.
 
     Raises
     ------
     InputError
         If there is none of that name.
     """
-    return dict(layers) if layer is None else {chosen("layer", layer, tuple(layers)): layers[layer]}
+    return dict(layers) if layer is None else {chosen(what, layer, tuple(layers)): layers[layer]}

@@ -4,22 +4,28 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from lstm_explain.analyses.probing.labels import read, resolve
+from lstm_explain.analyses.probing.probe import Probing, ProbingResult
+from lstm_explain.analyses.probing.untrained import untrained
 from lstm_explain.analyses.saturation import Saturation, SaturationResult
 from lstm_explain.analyses.timescale import Timescale, TimescaleResult
-from lstm_explain.errors import as_input_error
+from lstm_explain.errors import InputError, as_input_error
 from lstm_explain.recording.runner import record
-from lstm_explain.study import Study
-from lstm_explain.trajectory import CallCheck, Certificate, Coverage, Padding, together
+from lstm_explain.study import Batch, Study
+from lstm_explain.trajectory import CallCheck, Certificate, Coverage, Padding, Recording, together
 
 BATCH = 16
-KEPT = 100_000_000
-"""At most so many cell-state values are kept for the picture of one unit: 400 MB in float32."""
+FOLDS = 3
+PROBED = 9_000
+"""About so many steps are kept for probes: of more, every so many of each sequence."""
 
 
 class Clock:
@@ -43,8 +49,7 @@ class Measured:
     """What the pass found.
 
     ``halves`` are the saturation of two disjoint halves of the groups, for a check of how far the shares depend on which text was
-    read. ``cells`` maps a layer to its cell states ``(step, unit)`` of the first sequences, ``rows`` says which sequence
-    each of those steps belongs to, and ``steps`` which step of it.
+    read. ``probing`` is None where there is nothing to probe for, and ``unprobed`` says why, for each label and control.
     """
 
     saturation: SaturationResult
@@ -54,9 +59,8 @@ class Measured:
     coverage: Coverage
     loss: float | None
     loss_by_group: dict[str, float]
-    cells: dict[str, NDArray[np.float32]]
-    rows: NDArray[np.int64]
-    steps: NDArray[np.int64]
+    probing: ProbingResult | None
+    unprobed: dict[str, str]
     clock: Clock = field(repr=False)
 
 
@@ -67,7 +71,83 @@ def _half_of(study: Study) -> list[int]:
     return [order[group] % 2 for group in groups]
 
 
-def measure(study: Study, device: torch.device, clock: Clock, *, quiet: bool) -> Measured:
+class _Probes:
+    """Probing of what can be probed: labels with more than one value, in enough groups, with the controls that can be had."""
+
+    def __init__(self, study: Study, seed: int) -> None:
+        self.missing: dict[str, str] = {}
+        groups = list(range(len(study.inputs))) if study.groups is None else list(study.groups)
+        folds = min(FOLDS, len(set(groups)))
+        self._study, self._groups = study, groups
+        self._labels = {name: label for name, label in study.labels.items() if self._varies(name, label)}
+        self._stream: Probing | None = None
+        if folds < 2:
+            self.missing["probes"] = "the study has one group only, and probes are scored on groups that they haven't seen"
+        elif not study.labels:
+            self.missing["probes"] = "the study has no labels"
+        elif self._labels:
+            stride = max(1, round(study.steps / PROBED))
+            self._stream = Probing(groups, folds=folds, stride=stride, seed=seed)
+        self._twin: nn.Module | None = None
+        if self._stream is not None:
+            try:
+                self._twin = untrained(study.model, seed=seed)
+            except InputError as error:
+                self.missing["untrained"] = str(error)
+
+    def _varies(self, name: str, label: NDArray[Any]) -> bool:
+        try:
+            valid = np.zeros(label.shape, dtype=bool)
+            for batch in self._study.batches(len(label)):
+                valid[:, : batch.inputs.shape[1]] = np.arange(batch.inputs.shape[1]) < batch.lengths.numpy()[:, None]
+            given = read(name, label)
+            resolve(name, given.values[given.defined & valid], given.continuous)
+        except InputError as error:
+            self.missing[name] = str(error)
+            return False
+        return True
+
+    def update(self, batch: Batch, recording: Recording, lengths: Tensor | None, device: torch.device, clock: Clock) -> None:
+        """Take in one batch, and what the untrained twin makes of it."""
+        if self._stream is None:
+            return
+        twin = None
+        if self._twin is not None:
+            with clock("recording the untrained twin"), torch.no_grad(), record(self._twin.to(device).eval(), lengths=lengths) as twin:
+                self._twin(batch.inputs.to(device))
+        time = batch.inputs.shape[1]
+        try:
+            with clock("probing, collecting"):
+                self._stream.update(
+                    recording,
+                    {name: label[batch.rows, :time] for name, label in self._labels.items()},
+                    self._groups[batch.rows],
+                    untrained=twin,
+                    inputs=batch.inputs,
+                    events={name: event[batch.rows, :time] for name, event in self._study.events.items() if name in self._labels},
+                )
+        except InputError as error:
+            self._stream, self.missing["probes"] = None, str(error)
+
+    def compute(self, clock: Clock) -> ProbingResult | None:
+        """The result for all labels that can be probed for, if there are any."""
+        if self._stream is None:
+            return None
+        with clock("probing, fitting"):
+            good = list(self._labels)
+            try:
+                return self._stream.compute()
+            except InputError:
+                for name in self._labels:
+                    try:
+                        self._stream.compute(labels=[name], resamples=1, permutations=1)
+                    except InputError as error:
+                        self.missing[name] = str(error)
+                        good.remove(name)
+            return self._stream.compute(labels=good) if good else None
+
+
+def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quiet: bool) -> Measured:
     """Record a whole study and reduce it, batch by batch.
 
     Raises
@@ -83,10 +163,7 @@ def measure(study: Study, device: torch.device, clock: Clock, *, quiet: bool) ->
     never: set[str] | None = None
     closed: dict[str, str] = {}
     paddings: set[Padding] = set()
-    cells: dict[str, list[NDArray[np.float32]]] = {}
-    rows: list[NDArray[np.int64]] = []
-    steps: list[NDArray[np.int64]] = []
-    kept = 0
+    probes = _Probes(study, seed)
     nats: dict[str, list[float]] = {}
     batches = list(study.batches(BATCH))
     for batch in tqdm(batches, desc="recording", unit="batch", disable=True if quiet else None):
@@ -112,15 +189,7 @@ def measure(study: Study, device: torch.device, clock: Clock, *, quiet: bool) ->
                         saturations[half].update(trajectory.select(mine))
             with clock("timescale"):
                 timescales.update(trajectory)
-        values = sum(t.cell_state.numel() for t in recording.values())
-        if kept + values <= KEPT:
-            kept += values
-            for name, trajectory in recording.items():
-                cells.setdefault(name, []).append(trajectory.steps("cell_state").float().cpu().numpy())
-            valid = next(iter(recording.values())).valid.cpu().numpy()
-            at_row, at_step = np.nonzero(valid)
-            rows.append(at_row + batch.rows.start)
-            steps.append(at_step)
+        probes.update(batch, recording, lengths, device, clock)
         checks += recording.certificate.calls
         coverage = recording.coverage
         paddings.add(coverage.padding)
@@ -140,8 +209,7 @@ def measure(study: Study, device: torch.device, clock: Clock, *, quiet: bool) ->
         coverage=Coverage(seen, tuple(sorted(never or ())), closed, together(paddings)),
         loss=None if sums is None else float(sums[0] / sums[1]),
         loss_by_group={group: total / n for group, (total, n) in nats.items()},
-        cells={name: np.concatenate(parts) for name, parts in cells.items()},
-        rows=np.concatenate([np.empty(0, dtype=np.int64), *rows]),
-        steps=np.concatenate([np.empty(0, dtype=np.int64), *steps]),
+        probing=probes.compute(clock),
+        unprobed=probes.missing,
         clock=clock,
     )

@@ -15,6 +15,14 @@ class Picture(NamedTuple):
     alt: str
 
 
+class Table(NamedTuple):
+    """A table of texts."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
 @dataclass(frozen=True)
 class Section:
     """One question, answered.
@@ -29,3 +37,4 @@ class Section:
     method: str
     not_shown: str
     numbers: Mapping[str, Any]
+    tables: tuple[Table, ...] = ()

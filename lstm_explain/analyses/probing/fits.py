@@ -1,4 +1,7 @@
-"""Linear probes, fitted on all folds but one and asked about that one."""
+"""Linear probes, fitted on all folds but one and asked about that one.
+
+Scikit-learn is imported where it is used: it takes a second, and pictures of a result don't need it.
+"""
 
 import warnings
 from collections.abc import Mapping
@@ -8,16 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve
 from scipy.stats import rankdata
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from lstm_explain.accumulators import Gram
 from lstm_explain.analyses.probing.labels import Truth
 from lstm_explain.errors import InputError
 
-RIDGE = 10.0 ** np.arange(-6, 3)
+RIDGE = 10.0 ** np.arange(-6, 3, 2)
 """What the penalty of standardised features may be, per step; the other folds choose by cross-validation among themselves."""
 LOGISTIC = 1.0
 """Scikit-learn's C."""
@@ -88,6 +87,11 @@ def logistic(name: str, features: Any, truth: Truth, fold: NDArray[np.int64]) ->
     InputError
         If all folds but one have one class only.
     """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     predicted, unconverged = np.zeros(features.shape[0]), 0
     dense = isinstance(features, np.ndarray)
     few = truth.kind == "binary" and dense
@@ -172,6 +176,8 @@ def _standing(truth: Truth, sums: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def single(features: NDArray[Any], truth: Truth, fold: NDArray[np.int64], chosen: Mapping[int, int]) -> Fitted:
     """The probe of one unit, chosen and fitted on all folds but one; for yes-or-no labels the unit itself, the right way up."""
+    from sklearn.linear_model import LogisticRegression
+
     predicted = np.zeros(len(fold))
     for out, unit in chosen.items():
         here = fold == out

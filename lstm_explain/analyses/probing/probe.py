@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.stats import rankdata
-from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
 from lstm_explain.accumulators import Gram
@@ -185,6 +184,8 @@ def _plain(found: LabelProbing) -> dict[str, Any]:
     """Fields by name, named tuples as mappings."""
 
     def named(value: Any) -> Any:
+        if isinstance(value, Interval) and np.isnan(value.value):
+            return None
         if hasattr(value, "_asdict"):
             return {name: named(item) for name, item in value._asdict().items()}
         return {key: named(item) for key, item in value.items()} if isinstance(value, Mapping) else value
@@ -241,6 +242,8 @@ class Probing:
     """
 
     def __init__(self, groups: Sequence[Any], *, folds: int = 5, stride: int = 1, window: int = 8, seed: int = 0) -> None:
+        from sklearn.model_selection import GroupKFold
+
         names = list(dict.fromkeys(groups))
         if min(folds - 1, stride, window) < 1:
             raise InputError(f"needed at least 2 folds, and a positive stride and window, got {folds}, {stride} and {window}")
@@ -320,8 +323,8 @@ class Probing:
         self._sequences += other._sequences
         self._symbols = max(self._symbols, other._symbols)
 
-    def compute(self, *, resamples: int = 1000, permutations: int = 499) -> ProbingResult:
-        """The result of everything taken in so far.
+    def compute(self, *, labels: Sequence[str] | None = None, resamples: int = 1000, permutations: int = 499) -> ProbingResult:
+        """The result of everything taken in so far, for some labels or all.
 
         Raises
         ------
@@ -331,7 +334,7 @@ class Probing:
         if not self._sequences:
             raise InputError("needed at least one recording, got none: call update first")
         truths = {}
-        for name in self._kept.named("label "):
+        for name in self._kept.named("label ") if labels is None else labels:
             defined = self._kept[f"defined {name}"]
             truths[name] = resolve(name, self._kept[f"label {name}"][defined], self._continuous[name])
         sources = self._kept.named("source ")

@@ -1,6 +1,7 @@
 """A character-level language model that reads Python source: real text on every machine, with perfect ground truth."""
 
 import json
+from collections.abc import Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,18 @@ from lstm_explain.errors import InputError, WeightsError
 from lstm_explain.studies.python_source.corpus import START_OF_FILE, SourceFile, encode, load
 from lstm_explain.studies.python_source.labels import Labels, label
 from lstm_explain.studies.python_source.model import CharacterModel
-from lstm_explain.study import Study
+from lstm_explain.study import Place, Study
 
 LENGTH = 2048
 """Characters in one piece of text, the start symbol included."""
-SELECT, SHOWN = 24, 72
-"""Pieces of validation files, on which choices are made, and of test files, which are shown and scored."""
+PIECES = 96
+"""Pieces of test files."""
+LATEST = 300
+"""The places to explain are among a piece's first so many characters: what came before all enters."""
 
 LABELS = ("in_string", "in_comment", "bracket_depth", "indentation_depth", "column", "keyword")
+_KINDS = dict.fromkeys(("in_string", "in_comment"), bool) | dict.fromkeys(("bracket_depth", "indentation_depth", "column"), np.float64)
+"""Yes or no, and numbers; a keyword is a class, with -1 where no word has just ended."""
 
 
 def load_model(weights: Path | None = None) -> CharacterModel:
@@ -84,8 +89,32 @@ def _pieces(chosen: tuple[SourceFile, ...]) -> list[tuple[SourceFile, Labels, in
     return pieces
 
 
+def _log_probabilities(logits: Tensor) -> Tensor:
+    return logits.log_softmax(-1)
+
+
+def _places(symbols: NDArray[np.int64], lengths: list[int], labels: Mapping[str, NDArray[Any]]) -> list[Place]:
+    """The first closing bracket, closing quote and dedent that come 20 to 120 characters after what they close; chosen by text alone."""
+    strings, depth, blocks = (labels[name] for name in ("in_string", "bracket_depth", "indentation_depth"))
+    closings = {
+        "a closing bracket": (depth[:, :-1] == 1) & (depth[:, 1:] == 0),
+        "a closing quote": strings[:, :-1] & ~strings[:, 1:],
+        "the first character after a dedent": blocks[:, 1:] < blocks[:, :-1],
+    }
+    opened = {"a closing bracket": depth > 0, "a closing quote": strings, "the first character after a dedent": blocks}
+    places = []
+    for what, closes in closings.items():
+        for row, step in np.argwhere(closes[:, : LATEST - 1]):
+            inside = opened[what][row, : step + 1]
+            since = int(np.argmax((inside != inside[-1])[::-1]))
+            if 20 <= since <= 120 and step + 1 < lengths[row]:
+                places.append(Place(what, int(row), (int(step), int(symbols[row, step + 1]))))
+                break
+    return places
+
+
 def make(seed: int = 0, weights: Path | None = None) -> Study:
-    """The study: pieces of held-out files drawn by `seed`, from the interpreter's own library.
+    """The study: pieces of test files drawn by `seed`, from the interpreter's own library.
 
     Raises
     ------
@@ -96,11 +125,8 @@ def make(seed: int = 0, weights: Path | None = None) -> Study:
     """
     model, corpus, facts = load_model(weights), load(), card()
     rng = np.random.default_rng(seed)
-    drawn = []
-    for side, count in ((corpus.validation, SELECT), (corpus.test, SHOWN)):
-        pieces = _pieces(side)
-        drawn.append([pieces[at] for at in np.sort(rng.choice(len(pieces), min(count, len(pieces)), replace=False))])
-    rows = drawn[0] + drawn[1]
+    pieces = _pieces(corpus.test)
+    rows = [pieces[at] for at in np.sort(rng.choice(len(pieces), min(PIECES, len(pieces)), replace=False))]
 
     symbols = np.full((len(rows), LENGTH + 1), START_OF_FILE, dtype=np.int64)
     lengths, tokens = [], []
@@ -122,13 +148,18 @@ def make(seed: int = 0, weights: Path | None = None) -> Study:
         return cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
 
     same = facts["text"]["sha256"]["train"] == corpus.digest("train")
+    given = {name: values.astype(_KINDS.get(name, values.dtype)) for name, values in labels.items()}
     return Study(
         model,
         torch.from_numpy(symbols[:, :-1]),
         lengths=lengths,
-        labels={name: values.astype(bool) if name.startswith("in_") else values for name, values in labels.items()},
+        labels=given,
+        # A column is a count from the last newline on.
+        events={"column": given["column"] == 0},
         groups=[file.path for file, _, _ in rows],
         tokens=tokens,
+        output=_log_probabilities,
+        places=_places(symbols, lengths, given),
         loss=loss,
         name="python_source",
         about={
@@ -143,5 +174,4 @@ def make(seed: int = 0, weights: Path | None = None) -> Study:
                 "gates are partly what it was asked for, and no independent confirmation."
             },
         },
-        select=range(len(drawn[0])),
     )

@@ -1,0 +1,76 @@
+"""Attributions: over text, step by step, or as a map of steps and features."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+
+from lstm_explain.analyses.attribution import AttributionResult
+from lstm_explain.errors import InputError
+from lstm_explain.plots._dispatch import chosen, draw
+from lstm_explain.plots._text import COLUMNS, SIGNED, draw_text
+
+
+@draw.register
+def draw_attribution(
+    result: AttributionResult,
+    ax: Axes,
+    kind: str | None = None,
+    example: int = 0,
+    tokens: Sequence[str] | None = None,
+    feature_names: Sequence[str] | None = None,
+    start: int = 0,
+    columns: int = COLUMNS,
+) -> None:
+    """Draw one example's attributions over its tokens, as bars by step, or as a map of features and steps."""
+    drawn = chosen("kind", kind, ("steps", "text", "map")) if kind or tokens is None else "text"
+    if not 0 <= example < len(result.valid):
+        raise InputError(f"needed example from 0 to {len(result.valid) - 1}, got {example}")
+    steps = int(result.valid[example].sum())
+    if not 0 <= start < steps:
+        raise InputError(f"needed start from 0 to {steps - 1}, got {start}")
+    shown, values = slice(start, steps), result.by_step[example]
+    what = f"attribution to {result.explained[example]}"
+    if drawn == "steps":
+        ax.bar(np.arange(start, steps), values[shown], color=["C1" if value > 0 else "C0" for value in values[shown]], width=0.9)
+        ax.axhline(0, color="0.5", linewidth=0.8)
+        ax.set(xlabel="step", ylabel="attribution, in units of the output")
+        if tokens is not None and steps - start <= 60:
+            ax.set_xticks(np.arange(start, steps), [_plain(token) for token in tokens[start:steps]])
+    elif drawn == "text":
+        if tokens is None or len(tokens) < steps:
+            raise InputError(f"needed tokens= for the example's {steps} steps, got {0 if tokens is None else len(tokens)}")
+        limit = float(np.abs(values[shown]).max()) or 1.0
+        draw_text(
+            ax,
+            tokens[start:steps],
+            values[shown],
+            norm=Normalize(-limit, limit),
+            cmap=SIGNED,
+            label="attribution, in units of the output: red raises it, blue lowers it",
+            columns=columns,
+        )
+    else:
+        if result.attributions.ndim < 3:
+            raise InputError('needed attributions to features for kind="map", got one for each step: use kind="steps"')
+        whole = result.attributions[example, shown].T
+        limit = float(np.abs(whole).max()) or 1.0
+        image = ax.imshow(
+            whole,
+            cmap=SIGNED,
+            norm=Normalize(-limit, limit),
+            aspect="auto",
+            interpolation="nearest",
+            extent=(start - 0.5, steps - 0.5, len(whole) - 0.5, -0.5),
+        )
+        ax.grid(False)
+        ax.set(xlabel="step", ylabel="feature")
+        if feature_names is not None:
+            ax.set_yticks(range(len(feature_names)), feature_names)
+        ax.figure.colorbar(image, ax=ax).set_label("attribution, in units of the output")
+    ax.set_title(f"{what}, by {result.method.replace('_', ' ')}")
+
+
+def _plain(token: str) -> str:
+    return token.replace("$", r"\$") if token.strip() and token.isprintable() else repr(token)[1:-1]

@@ -1,0 +1,144 @@
+"""Why this output, here? Integrated gradients at the study's places, each with its residual."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from lstm_explain.analyses.attribution import AttributionResult, attribute
+from lstm_explain.display import jsonable, number
+from lstm_explain.errors import InputError
+from lstm_explain.plots import panels, plot
+from lstm_explain.report.measure import Measured
+from lstm_explain.report.section import Picture, Section
+from lstm_explain.study import Place, Study
+
+SHOWN = 440
+"""At most so many steps before the place are drawn; all of them are attributed to."""
+NEAR = 10
+NODES = 64
+EXAMPLES = 3
+
+
+def section(study: Study, measured: Measured) -> Section:
+    """What the network looked at before a few outputs."""
+    places = list(study.places)
+    if not places and study.target is not None:
+        places = [Place(f"the target of sequence {row}", row, study.target) for row in range(min(EXAMPLES, len(study.inputs)))]
+    if not places:
+        return _empty("the study doesn't say which output to explain: give it target= or places=")
+    pictures, rows = [], []
+    for at, place in enumerate(places):
+        try:
+            result, start = _attributed(study, place)
+        except InputError as error:
+            return _empty(str(error))
+        rows.append(_numbers(study, place, result))
+        pictures.append(_picture(study, place, result, rows[-1], at, start))
+    good = sum(row["converged"] for row in rows)
+    worst = max(row["residual_share"] for row in rows)
+    near = float(np.median([row["share_of_last_steps"] for row in rows]))
+    return Section(
+        name="attribution",
+        title="Why this output, here?",
+        finding=(
+            f"At {number(len(rows))} places the attributions of all earlier steps add up to what they explain, within {worst:.1e} of it "
+            f"({number(good)} of {number(len(rows))} inside the tolerance); {near:.0%} of their size falls on the last {NEAR} steps "
+            "at the median place."
+        ),
+        pictures=tuple(pictures),
+        method=(
+            "Integrated gradients (Sundararajan, Taly & Yan 2017) from a baseline of zero, for symbols in the space of their embedding, by "
+            "Gauss-Legendre with 8 to 64 nodes, until the attributions add up to the difference between the output and the baseline's. "
+            "A step's attribution is the sum over its features. "
+            + (
+                "The places are the first in the text that fit their description, whatever the network made of them."
+                if study.places
+                else "The places are the study's target in its first sequences."
+            )
+        ),
+        not_shown=(
+            "That attributions add up says that nothing is left out, not that they are faithful to how the network works; they depend "
+            "on the baseline, and a few places show what is possible, not what is usual."
+        ),
+        numbers=jsonable(
+            {"places": rows, "converged": good, "of": len(rows), "largest_residual_share": worst, "median_share_near": near, "near": NEAR}
+        ),
+    )
+
+
+def _attributed(study: Study, place: Place) -> tuple[AttributionResult, int]:
+    """A place's attributions; of a causal network only the steps up to the place are run, if that changes nothing."""
+    row = place.sequence
+    length = int(torch.as_tensor(study.lengths)[row]) if study.lengths is not None else study.inputs.shape[1]
+    device = next(study.model.parameters()).device
+    whole = study.inputs[row : row + 1, :length].to(device)
+
+    def explained(inputs: torch.Tensor, method: str) -> AttributionResult:
+        lengths = [inputs.shape[1]]
+        return attribute(study.model, inputs, target=place.target, output=study.output, method=method, lengths=lengths, n_steps=NODES)
+
+    step = place.target[0] if len(place.target) > 1 else -1
+    if 0 <= step < length - 1:
+        # A gradient at the whole sequence says whether later steps matter.
+        later = explained(whole, "saliency").by_step[0, step + 1 :]
+        if not later.any():
+            return explained(whole[:, : step + 1], "integrated_gradients"), max(0, step + 1 - SHOWN)
+    return explained(whole, "integrated_gradients"), max(0, length - SHOWN)
+
+
+def _numbers(study: Study, place: Place, result: AttributionResult) -> dict[str, Any]:
+    assert result.baseline_output is not None and result.convergence_delta is not None and result.converged is not None
+    assert result.relative_delta is not None
+    sizes = np.abs(result.by_step[0])
+    strongest = int(sizes.argmax())
+    tokens = None if study.tokens is None else study.tokens[place.sequence]
+    return {
+        "what": place.what,
+        "sequence": place.sequence,
+        "group": "" if study.groups is None else str(study.groups[place.sequence]),
+        "target": list(place.target),
+        "output": float(result.output[0]),
+        "baseline_output": float(result.baseline_output[0]),
+        "residual": float(result.convergence_delta[0]),
+        "residual_share": float(result.relative_delta[0]),
+        "converged": bool(result.converged[0]),
+        "n_steps": result.settings["n_steps"][0],
+        "tolerance": result.settings["tolerance"],
+        "steps": int(result.valid.sum()),
+        "strongest_step": strongest,
+        "strongest_token": "" if tokens is None else str(tokens[strongest]),
+        "share_of_last_steps": float(sizes[-NEAR:].sum() / sizes.sum()) if sizes.any() else 0.0,
+        "attributions": result.by_step[0],
+    }
+
+
+def _picture(study: Study, place: Place, result: AttributionResult, row: dict[str, Any], at: int, start: int) -> Picture:
+    said = f"{row['output']:.2f}, {row['baseline_output']:.2f} at the baseline, residual {row['residual']:.0e}"
+    next_token = ""
+    if study.tokens is not None:
+        tokens = list(study.tokens[place.sequence])
+        step = place.target[0]
+        if len(place.target) > 1 and 0 <= step < len(tokens) - 1:
+            next_token = f" “{_visible(tokens[step + 1])}”"
+        text = "".join(tokens[start : row["steps"]])
+        figure, (ax,) = panels(9.0, 1.2 + 0.19 * sum(1 + len(line) // 88 for line in text.split("\n")))
+        plot(result, ax, tokens=tokens[: row["steps"]], start=start, title=f"why {place.what}{next_token}? output {said}")
+    else:
+        figure, (ax,) = panels(9.0, 3.0)
+        plot(result, ax, start=start, title=f"why {place.what}? output {said}")
+    group = f" of {row['group']}" if row["group"] else ""
+    alt = (
+        f"Attributions of the steps before {place.what}{next_token}{group}: output {said}; {row['share_of_last_steps']:.0%} of their size "
+        f"falls on the last {NEAR} steps."
+    )
+    return Picture(f"attribution_{at + 1}", figure, alt)
+
+
+def _visible(token: str) -> str:
+    return token if token.isprintable() and token.strip() else repr(token)[1:-1]
+
+
+def _empty(reason: str) -> Section:
+    title = "Why this output, here?"
+    return Section("attribution", title, f"No output is explained: {reason}.", (), "Nothing was computed.", reason, {"none": reason})

@@ -1,6 +1,7 @@
 """`train`: what a step reads, an interruption that leaves no trace in the result, and refusals that leave none on the disk."""
 
 import json
+import math
 import os
 import signal
 
@@ -286,13 +287,14 @@ def test_cells_start_by_remembering():
         assert (biases.detach().chunk(4)[1] == train.FORGET_BIAS).all()
 
 
-def test_peepholes_stay_at_zero_through_the_first_half_and_learn_after_it():
+def test_peepholes_start_at_zero_and_learn_at_their_share_of_the_rate():
     run = train.Run(CORPUS, STEPS, 0)
     peepholes = [parameter for name, parameter in run.model.named_parameters() if "weight_ch" in name]
-    assert len(peepholes) == model.LAYERS
-    for step in range(STEPS // 2 + 2):
-        assert all(bool((peephole == 0).all()) for peephole in peepholes) == (step <= STEPS // 2)
-        run.advance()
+    assert len(peepholes) == model.LAYERS and not any(peephole.any() for peephole in peepholes)
+    rates = [group["lr"] for group in run.optimiser.param_groups]
+    assert run.optimiser.param_groups[1]["params"] == peepholes and rates[1] == pytest.approx(train.PEEPHOLE_RATE * rates[0])
+    run.advance()
+    assert all(peephole.any() for peephole in peepholes)
 
 
 def test_the_network_is_the_one_that_the_card_describes(whole):
@@ -346,24 +348,27 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path, monkeypatch, capsys
         assert "another run" in capsys.readouterr().err
 
 
-def test_forgetting_is_the_mean_of_minus_ln_f_and_its_gradient_reaches_forget_gates_only():
+def test_forgetting_costs_what_a_unit_takes_beyond_a_half_on_average_and_its_gradient_reaches_forget_gates_only():
     torch.manual_seed(0)
     layer = PeepholeLSTM(3, 5, 2)
     torch.nn.init.normal_(layer.weight_ch_l1)
+    with torch.no_grad():
+        layer.bias_ih_l0[5:10] = layer.bias_ih_l1[5:10] = torch.tensor([-2.0, 3.0, -1.0, 4.0, -3.0])
     run = run_layers(layer, layer.form, torch.randn(7, 4, 3))
     price = train._forgetting(run.layers)
-    expected = torch.stack([-recorded.saved.gates[:, 1].log().mean() for recorded in run.layers]).mean()
-    torch.testing.assert_close(price, expected)
+    nats = torch.stack([-recorded.saved.gates[:, 1].log().mean(0) for recorded in run.layers])
+    free = nats < math.log(2)
+    assert free.any() and not free.all()
+    torch.testing.assert_close(price, (nats - math.log(2)).clamp(min=0).mean())
     price.backward()
     for name, parameter in layer.named_parameters():
         before, forget, *after = parameter.grad.chunk(4)
         assert forget.abs().max() > 0 and not any(part.any() for part in (before, *after)), name
+        rows = free[int(name[-1])]
+        assert not forget[rows].any() and forget[~rows].any(1 if forget.dim() > 1 else 0).all(), name
 
 
-def test_forgetting_has_a_price_only_late_in_the_run(monkeypatch):
-    asked = []
-    monkeypatch.setattr(train, "_forgetting", lambda layers: asked.append(run.step) or torch.zeros(()))
-    run = train.Run(CORPUS, 10, 0)
-    for _ in range(10):
-        run.advance()
-    assert asked == [6, 7, 8, 9]
+def test_the_loss_that_is_reported_is_without_the_price(monkeypatch):
+    plain = train.Run(CORPUS, STEPS, 0).advance()
+    monkeypatch.setattr(train, "_forgetting", lambda layers: torch.full((), 100.0))
+    assert train.Run(CORPUS, STEPS, 0).advance() == plain

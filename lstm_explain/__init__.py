@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from lstm_explain.analyses.attribution import attribute as attribute
+    from lstm_explain.analyses.attribution.attribute import attribute as attribute
     from lstm_explain.analyses.probing.probe import Probing as Probing
     from lstm_explain.analyses.probing.probe import probe as probe
     from lstm_explain.analyses.probing.unit_scores import unit_scores as unit_scores
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from lstm_explain.trajectory import Trajectory as Trajectory
 
 _HOMES = {
-    "analyses.attribution": ("attribute",),
+    "analyses.attribution.attribute": ("attribute",),
     "analyses.probing.probe": ("Probing", "probe"),
     "analyses.probing.unit_scores": ("unit_scores",),
     "analyses.probing.untrained": ("untrained",),

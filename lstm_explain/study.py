@@ -59,6 +59,8 @@ class Study:
         Which element of that tensor, as ``(step, class)``; the report explains it for the first three sequences.
     places : sequence of Place, optional
         Which elements of that tensor to explain, in which sequences; in place of `target`.
+    baselines : number or Tensor, optional
+        What stands for "nothing was there", as `lx.attribute` takes it; zero if left out.
     loss : callable, optional
         ``(what the model returned, rows) -> (batch, time)``, what the model is graded by at each step, in nats.
     name : str
@@ -85,6 +87,7 @@ class Study:
     about: Mapping[str, Any] = field(default_factory=dict)
     events: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     places: Sequence[Place] = ()
+    baselines: Tensor | float | int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):

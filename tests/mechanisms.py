@@ -46,6 +46,18 @@ def counter():
     return lstm
 
 
+def adding():
+    """One unit that adds up the values that are marked (inputs: value, marker): 1000 h = Σ marker * value to 1e-6; only i moves."""
+    lstm = blank(2, 1)
+    with torch.no_grad():
+        rows(lstm, "i").fill_(-OPEN)
+        rows(lstm, "f").fill_(OPEN)
+        rows(lstm, "o").fill_(OPEN)
+        lstm.weight_ih_l0[0, 1] = 2 * OPEN
+        lstm.weight_ih_l0[2, 0] = 1e-3
+    return lstm
+
+
 def gates_by_input(units=1):
     """Every gate's pre-activation is the input: i, f and o are σ(x)."""
     lstm = blank(1, units)

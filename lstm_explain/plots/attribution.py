@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
-from lstm_explain.analyses.attribution import AttributionResult
+from lstm_explain.analyses.attribution.result import AttributionResult
 from lstm_explain.errors import InputError
 from lstm_explain.plots._dispatch import chosen, draw
 from lstm_explain.plots._text import COLUMNS, SIGNED, draw_text

@@ -44,9 +44,9 @@ def _scores(ax: Axes, labels: dict[str, LabelProbing], result: ProbingResult) ->
                 lowest = min(lowest, value)
                 size = 12 if marker == "|" else 6
                 ax.plot(value, row, marker, color=colour, markersize=size, mfc="white", mew=1.6, label=name if first else None, zorder=3)
-        ax.text(1.03, row, f"{best.value:.2f}  {found.verdict}", va="center", size=8)
+        ax.text(1.04, row, f"{best.value:.3f}  {found.verdict}", va="center", size=8)
     ax.set_yticks(rows, [f"{name.replace('_', ' ')}\n({found.metric})" for name, found in labels.items()])
-    ax.set(xlim=(max(-0.25, min(-0.02, lowest - 0.02)), 1.0), ylim=(-0.6, len(rows) - 0.4))
+    ax.set(xlim=(max(-0.25, min(-0.02, lowest - 0.02)), 1.015), ylim=(-0.6, len(rows) - 0.4))
     ax.set_xlabel("score on groups that the probe has not seen")
     ax.set_title("what linear probes find in the states, beside their controls")
     ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.16), ncols=3)

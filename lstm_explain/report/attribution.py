@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lstm_explain.analyses.attribution import AttributionResult, attribute
+from lstm_explain.analyses.attribution.attribute import attribute
+from lstm_explain.analyses.attribution.result import AttributionResult
 from lstm_explain.display import jsonable, number
 from lstm_explain.errors import InputError
 from lstm_explain.plots import panels, plot
@@ -16,7 +17,7 @@ from lstm_explain.study import Place, Study
 SHOWN = 440
 """At most so many steps before the place are drawn; all of them are attributed to."""
 NEAR = 10
-NODES = 64
+NODES, TOLERANCE = 256, 1e-3
 EXAMPLES = 3
 
 
@@ -37,25 +38,23 @@ def section(study: Study, measured: Measured) -> Section:
         pictures.append(_picture(study, place, result, rows[-1], at, start))
     good = sum(row["converged"] for row in rows)
     worst = max(row["residual_share"] for row in rows)
-    near = float(np.median([row["share_of_last_steps"] for row in rows]))
+    baseline = "zero" if study.baselines is None else "the study’s baseline"
+    chosen = study.about.get("caveats", {}).get("attribution", "The places are the study’s.")
+    near = float(np.median([row["share_near"] for row in rows]))
     return Section(
         name="attribution",
         title="Why this output, here?",
         finding=(
-            f"At {number(len(rows))} places the attributions of all earlier steps add up to what they explain, within {worst:.1e} of it "
-            f"({number(good)} of {number(len(rows))} inside the tolerance); {near:.0%} of their size falls on the last {NEAR} steps "
-            "at the median place."
+            f"At {number(len(rows))} place{'s' if len(rows) > 1 else ''} the attributions of all steps add up to what they explain, within "
+            f"{worst:.1e} of it ({number(good)} of {number(len(rows))} inside the tolerance); at the median place {near:.0%} of their size "
+            f"falls within {NEAR} steps."
         ),
         pictures=tuple(pictures),
         method=(
-            "Integrated gradients (Sundararajan, Taly & Yan 2017) from a baseline of zero, for symbols in the space of their embedding, by "
-            "Gauss-Legendre with 8 to 64 nodes, until the attributions add up to the difference between the output and the baseline's. "
-            "A step's attribution is the sum over its features. "
-            + (
-                "The places are the first in the text that fit their description, whatever the network made of them."
-                if study.places
-                else "The places are the study's target in its first sequences."
-            )
+            f"Integrated gradients (Sundararajan, Taly & Yan 2017) from {baseline}, for "
+            f"symbols in the space of their embedding, by Gauss-Legendre with 8 to {NODES} nodes, until the attributions add up to the "
+            f"difference between the output and the baseline's within {TOLERANCE:.1%} of it. A step's attribution is the sum over its "
+            f"features. {chosen if study.places else 'The places are the study’s target in its first sequences.'}"
         ),
         not_shown=(
             "That attributions add up says that nothing is left out, not that they are faithful to how the network works; they depend "
@@ -74,23 +73,26 @@ def _attributed(study: Study, place: Place) -> tuple[AttributionResult, int]:
     device = next(study.model.parameters()).device
     whole = study.inputs[row : row + 1, :length].to(device)
 
-    def explained(inputs: torch.Tensor, method: str) -> AttributionResult:
+    def explained(inputs: torch.Tensor, method: str, **options: Any) -> AttributionResult:
         lengths = [inputs.shape[1]]
-        return attribute(study.model, inputs, target=place.target, output=study.output, method=method, lengths=lengths, n_steps=NODES)
+        return attribute(study.model, inputs, target=place.target, output=study.output, method=method, lengths=lengths, **options)
 
     step = place.target[0] if len(place.target) > 1 else -1
     if 0 <= step < length - 1:
         # A gradient at the whole sequence says whether later steps matter.
         later = explained(whole, "saliency").by_step[0, step + 1 :]
         if not later.any():
-            return explained(whole[:, : step + 1], "integrated_gradients"), max(0, step + 1 - SHOWN)
-    return explained(whole, "integrated_gradients"), max(0, length - SHOWN)
+            whole = whole[:, : step + 1]
+    options = {"baselines": study.baselines, "n_steps": NODES, "tolerance": TOLERANCE}
+    return explained(whole, "integrated_gradients", **options), max(0, whole.shape[1] - SHOWN)
 
 
 def _numbers(study: Study, place: Place, result: AttributionResult) -> dict[str, Any]:
     assert result.baseline_output is not None and result.convergence_delta is not None and result.converged is not None
     assert result.relative_delta is not None
     sizes = np.abs(result.by_step[0])
+    at = place.target[0] if len(place.target) > 1 else len(sizes) - 1
+    near = sizes[np.abs(np.arange(len(sizes)) - at % len(sizes)) < NEAR]
     strongest = int(sizes.argmax())
     tokens = None if study.tokens is None else study.tokens[place.sequence]
     return {
@@ -108,7 +110,7 @@ def _numbers(study: Study, place: Place, result: AttributionResult) -> dict[str,
         "steps": int(result.valid.sum()),
         "strongest_step": strongest,
         "strongest_token": "" if tokens is None else str(tokens[strongest]),
-        "share_of_last_steps": float(sizes[-NEAR:].sum() / sizes.sum()) if sizes.any() else 0.0,
+        "share_near": float(near.sum() / sizes.sum()) if sizes.any() else 0.0,
         "attributions": result.by_step[0],
     }
 
@@ -122,15 +124,15 @@ def _picture(study: Study, place: Place, result: AttributionResult, row: dict[st
         if len(place.target) > 1 and 0 <= step < len(tokens) - 1:
             next_token = f" “{_visible(tokens[step + 1])}”"
         text = "".join(tokens[start : row["steps"]])
-        figure, (ax,) = panels(9.0, 1.2 + 0.19 * sum(1 + len(line) // 88 for line in text.split("\n")))
+        figure, (ax,) = panels(9.0, 1.6 + 0.19 * sum(1 + len(line) // 88 for line in text.split("\n")))
         plot(result, ax, tokens=tokens[: row["steps"]], start=start, title=f"why {place.what}{next_token}? output {said}")
     else:
         figure, (ax,) = panels(9.0, 3.0)
         plot(result, ax, start=start, title=f"why {place.what}? output {said}")
     group = f" of {row['group']}" if row["group"] else ""
     alt = (
-        f"Attributions of the steps before {place.what}{next_token}{group}: output {said}; {row['share_of_last_steps']:.0%} of their size "
-        f"falls on the last {NEAR} steps."
+        f"Attributions of the steps before {place.what}{next_token}{group}: output {said}; {row['share_near']:.0%} of their size "
+        f"falls within {NEAR} steps of it."
     )
     return Picture(f"attribution_{at + 1}", figure, alt)
 

@@ -70,8 +70,8 @@ def section(study: Study, measured: Measured) -> Section:
         method=(
             f"The yes-or-no label is the one for which a single cell is farthest ahead of an untrained network's best. In each of "
             f"{number(measured.probing.folds)} folds of groups the cell was chosen on the others, and so was the way round; in all folds: "
-            f"{', '.join(map(str, cell.units))}. The text is the stretch{group}, in the first fold, with the most changes of the label; "
-            "underlined characters are where the label holds after reading them."
+            f"{', '.join(map(str, cell.units))}. The text is the stretch{group}, in the first fold, that is most evenly inside and outside "
+            "the label; underlined characters are where the label holds after reading them."
         ),
         not_shown=(
             "Nothing here says that the network uses this cell, and the rest of the state may tell the label better: see “What do the "
@@ -117,12 +117,11 @@ def _from_line_start(tokens: Sequence[str]) -> int:
 
 
 def _liveliest(truth: dict[int, NDArray[np.bool_]]) -> tuple[int, int]:
-    """The sequence, and the place in it, of the stretch with the most changes of the label."""
-    best = (-1, 0, 0)
+    """The sequence, and the place in it, of the stretch that is most evenly inside and outside the label, and then changes most often."""
+    best = (-1, -1, 0, 0)
     for row, values in truth.items():
-        changes = np.concatenate([[0], np.cumsum(np.diff(values) != 0)])
-        for start in range(0, max(len(changes) - TOKENS, 0) + 1, 50):
-            found = int(changes[min(start + TOKENS, len(changes)) - 1] - changes[start])
-            if found > best[0]:
-                best = (found, row, start)
-    return best[1], best[2]
+        for start in range(0, max(len(values) - TOKENS, 0) + 1, 50):
+            here = values[start : start + TOKENS]
+            evenly, changes = int(min(here.sum(), (~here).sum())), int((np.diff(here) != 0).sum())
+            best = max(best, (evenly, changes, row, start))
+    return best[2], best[3]

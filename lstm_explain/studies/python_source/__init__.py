@@ -22,9 +22,9 @@ from lstm_explain.study import Place, Study
 
 LENGTH = 2048
 """Characters in one piece of text, the start symbol included."""
-PIECES = 96
+PIECES = 72
 """Pieces of test files."""
-LATEST = 300
+LATEST = 220
 """The places to explain are among a piece's first so many characters: what came before all enters."""
 
 LABELS = ("in_string", "in_comment", "bracket_depth", "indentation_depth", "column", "keyword")
@@ -93,8 +93,14 @@ def _log_probabilities(logits: Tensor) -> Tensor:
     return logits.log_softmax(-1)
 
 
-def _places(symbols: NDArray[np.int64], lengths: list[int], labels: Mapping[str, NDArray[Any]]) -> list[Place]:
-    """The first closing bracket, closing quote and dedent that come 20 to 120 characters after what they close; chosen by text alone."""
+_PLACES = (
+    "The places are the first in the text at which a bracket, a quote or a block closes 20 to 120 characters after what it closes, and the "
+    "network gives the character that comes at least an even chance. The baseline is blank text: a space in every place."
+)
+
+
+def _places(model: CharacterModel, symbols: NDArray[np.int64], lengths: list[int], labels: Mapping[str, NDArray[Any]]) -> list[Place]:
+    """What `_PLACES` says."""
     strings, depth, blocks = (labels[name] for name in ("in_string", "bracket_depth", "indentation_depth"))
     closings = {
         "a closing bracket": (depth[:, :-1] == 1) & (depth[:, 1:] == 0),
@@ -102,15 +108,20 @@ def _places(symbols: NDArray[np.int64], lengths: list[int], labels: Mapping[str,
         "the first character after a dedent": blocks[:, 1:] < blocks[:, :-1],
     }
     opened = {"a closing bracket": depth > 0, "a closing quote": strings, "the first character after a dedent": blocks}
-    places = []
-    for what, closes in closings.items():
-        for row, step in np.argwhere(closes[:, : LATEST - 1]):
-            inside = opened[what][row, : step + 1]
-            since = int(np.argmax((inside != inside[-1])[::-1]))
-            if 20 <= since <= 120 and step + 1 < lengths[row]:
-                places.append(Place(what, int(row), (int(step), int(symbols[row, step + 1]))))
-                break
-    return places
+    places: dict[str, Place] = {}
+    for row, length in enumerate(lengths):
+        end = min(length, LATEST) - 1
+        with torch.no_grad():
+            chances = model(torch.from_numpy(symbols[row : row + 1, :end]))[0].softmax(-1).numpy()
+        for what, closes in closings.items():
+            for step in np.flatnonzero(closes[row, :end]):
+                inside, came = opened[what][row, : step + 1], int(symbols[row, step + 1])
+                since = int(np.argmax((inside != inside[-1])[::-1]))
+                if 20 <= since <= 120 and chances[step, came] >= 0.5:
+                    places.setdefault(what, Place(what, row, (int(step), came)))
+        if len(places) == len(closings):
+            break
+    return [places[what] for what in closings if what in places]
 
 
 def make(seed: int = 0, weights: Path | None = None) -> Study:
@@ -159,7 +170,8 @@ def make(seed: int = 0, weights: Path | None = None) -> Study:
         groups=[file.path for file, _, _ in rows],
         tokens=tokens,
         output=_log_probabilities,
-        places=_places(symbols, lengths, given),
+        places=_places(model, symbols, lengths, given),
+        baselines=int(encode(" ")[0]),
         loss=loss,
         name="python_source",
         about={
@@ -171,7 +183,8 @@ def make(seed: int = 0, weights: Path | None = None) -> Study:
             "card": facts,
             "caveats": {
                 "saturation": "This network was trained with a price on forgetting (its card says how much), so few left-saturated forget "
-                "gates are partly what it was asked for, and no independent confirmation."
+                "gates are partly what it was asked for, and no independent confirmation.",
+                "attribution": _PLACES,
             },
         },
     )

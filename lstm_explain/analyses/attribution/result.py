@@ -1,0 +1,108 @@
+"""What an attribution is: a number for each step and feature, with its residual."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lstm_explain.display import jsonable, number, table
+from lstm_explain.trajectory import Padding
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AttributionResult:
+    """What each input contributed to one number of each example's output.
+
+    Attributes
+    ----------
+    attributions : ndarray ``(batch, time[, feature])``
+        In units of the output; exactly zero at padding. For tokens, `feature` is the embedding's axis. Occlusion has one value for each
+        step.
+    valid : ndarray of bool ``(batch, time)``
+    output : ndarray ``(batch,)``
+        The number that was explained.
+    baseline_output : ndarray ``(batch,)`` or None
+        The same number with the baseline in place of the input; None for a method without one.
+    convergence_delta : ndarray ``(batch,)`` or None
+        The residual, what the attributions are short of adding up, or beyond it: their sum less `output` plus `baseline_output`. None for
+        a method without a baseline.
+    converged : ndarray of bool ``(batch,)`` or None
+        Whether the residual is within the tolerance of `settings`. None for a method that doesn't claim to add up: all but integrated
+        gradients.
+    explained : tuple of str ``(batch,)``
+        Which element of the output, in words.
+    method : str
+    settings : mapping
+        All that is needed to repeat it.
+    padding : {"none", "known", "unknown"}
+    """
+
+    attributions: NDArray[np.float64]
+    valid: NDArray[np.bool_]
+    output: NDArray[np.float64]
+    baseline_output: NDArray[np.float64] | None
+    convergence_delta: NDArray[np.float64] | None
+    converged: NDArray[np.bool_] | None
+    explained: tuple[str, ...]
+    method: str
+    settings: Mapping[str, Any]
+    padding: Padding
+
+    @property
+    def by_step(self) -> NDArray[np.float64]:
+        """The attributions of each step, summed over features: ``(batch, time)``."""
+        summed: NDArray[np.float64] = self.attributions.reshape(*self.valid.shape, -1).sum(2)
+        return summed
+
+    @property
+    def relative_delta(self) -> NDArray[np.float64] | None:
+        """The size of the residual as a share of the difference of outputs ``(batch,)``; infinite where the outputs don't differ."""
+        if self.convergence_delta is None or self.baseline_output is None:
+            return None
+        residual = np.abs(self.convergence_delta)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = residual / np.abs(self.output - self.baseline_output)
+        return np.where(residual == 0, 0.0, share)
+
+    def __repr__(self) -> str:
+        batch, time = self.valid.shape
+        return f"<Attribution by {self.method}: batch {batch}, time {time}, of {self._what()}; {self._check()}; padding {self.padding}>"
+
+    def _what(self) -> str:
+        return self.explained[0] if len(set(self.explained)) == 1 else f"{self.explained[0]}, ..."
+
+    def _check(self) -> str:
+        if self.relative_delta is None:
+            return "doesn't claim to add up"
+        residual = f"residual at most {float(self.relative_delta.max()):.1e} of the difference of outputs"
+        if self.converged is None:
+            return f"{residual}, but it doesn't claim to add up"
+        allowed = number(self.settings["tolerance"])
+        return f"{residual}, within {allowed} (or rounding) for {int(self.converged.sum())} of {len(self.converged)}"
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for at, what in enumerate(self.explained):
+            before = "" if self.baseline_output is None else f"{self.baseline_output[at]:.4g}"
+            delta = "" if self.convergence_delta is None else f"{self.convergence_delta[at]:.1e}"
+            strongest = int(np.abs(self.by_step[at]).argmax())
+            within = "" if self.converged is None else "yes" if self.converged[at] else "no"
+            rows.append((at, what, f"{self.output[at]:.4g}", before, delta, within, f"{strongest} ({self.by_step[at, strongest]:.3g})"))
+        header = ("example", "explained", "output", "baseline's output", "residual", "within tolerance", "strongest step")
+        return table(f"Attribution by {self.method}: {self._check()}; padding {self.padding}", header, rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain lists and numbers; None where a value isn't finite."""
+        return dict(jsonable(vars(self)))
+
+    def to_frame(self) -> "DataFrame":
+        """A pandas frame, one row for each valid step of each example. Needs pandas."""
+        from pandas import DataFrame
+
+        example, step = np.nonzero(self.valid)
+        return DataFrame({"example": example, "step": step, "attribution": self.by_step[self.valid]})

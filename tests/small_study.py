@@ -102,6 +102,32 @@ def constant_label():
     return make(labels={"never": np.zeros((8, 40), dtype=bool)})
 
 
+def one_group():
+    return make(groups=["all"] * 8)
+
+
+def rare_label():
+    once = np.zeros((8, 40), dtype=bool)
+    once[0, 3] = True
+    return make(labels={"even": make().labels["even"], "once": once})
+
+
+def target():
+    return make(places=[], target=(-1, 2), tokens=None)
+
+
+def detached():
+    study = make()
+    study.model.lstm.register_forward_hook(lambda module, args, returned: (returned[0].detach(), returned[1]))
+    return study
+
+
+def bare_parameters():
+    study = make()
+    study.model.scale = nn.Parameter(torch.ones(1))
+    return lx.Study(study.model, study.inputs, labels={"even": study.labels["even"]}, groups=study.groups)
+
+
 def slow():
     import time
 

@@ -55,6 +55,12 @@ def nan_peephole(wiring):
         ({"lengths": [7]}, "needed lengths as 5 whole numbers"),
         ({"lengths": [7.0] * 5}, "needed lengths as 5 whole numbers"),
         ({"labels": {"on": np.zeros((5, 6))}}, r"needed label 'on' of shape \(5, 7\), got \(5, 6\)"),
+        (
+            {"labels": {"on": np.zeros((5, 7))}, "events": {"on": np.zeros((5, 6))}},
+            r"needed events of 'on' of shape \(5, 7\), got \(5, 6\)",
+        ),
+        ({"events": {"off": np.zeros((5, 7))}}, "needed events of one of the labels on, got 'off'"),
+        ({"places": [lx.Place("here", 5, (0, 0))]}, "needed places in sequences from 0 to 4, got 5 for 'here'"),
         ({"groups": ["a"]}, "needed groups for 5 sequences, got 1"),
         ({"tokens": ["x"]}, "needed tokens for 5 sequences, got 1"),
         ({"inputs": torch.zeros(5, 7, dtype=torch.long), "feature_names": ["x"]}, "needed no feature_names with whole-number inputs"),

@@ -33,9 +33,9 @@ def section(study: Study, measured: Measured) -> Section:
         finding += f" Not shown: {', '.join(_words(name) for name in rest)}." if rest else ""
     else:
         finding = f"{number(len(result.labels))} labels were probed for, but not controlled: nothing follows from these scores."
-    scores, (ax,) = panels(8.2, 1.6 + 0.46 * len(result.labels))
+    scores, (ax,) = panels(8.2, 2.1 + 0.42 * len(result.labels))
     plot(result, ax, title=f"{of}: the best probe of a state is above every control")
-    cells, (ax,) = panels(2.4 + 1.1 * len(result.labels), 4.2)
+    cells, (ax,) = panels(4.2 + 0.9 * len(result.labels), 4.2)
     plot(result, ax, kind="matrix")
     family = {name: int((found.units.p_values_family <= 0.05).sum()) for name, found in result.labels.items()}
     unconverged = sum(found.unconverged for found in result.labels.values())

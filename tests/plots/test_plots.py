@@ -19,11 +19,25 @@ def results():
     model = lx.PeepholeLSTM(3, 6, 2, batch_first=True)
     with torch.no_grad(), lx.record(model, lengths=[30, 20]) as recording:
         model(torch.randn(2, 30, 3) * 4)
+    inputs = torch.randn(12, 30, 3)
+    with torch.no_grad(), lx.record(model, lengths=[30] * 12) as several:
+        model(inputs)
+    with torch.no_grad(), lx.record(twin := lx.untrained(model), lengths=[30] * 12) as control:
+        twin(inputs)
+    labels = {
+        "warm": inputs[:, :, 0].numpy() > 0,
+        "sum": inputs[:, :, 1].cumsum(1).numpy(),
+        "third": inputs[:, :, 2].numpy().round().clip(0, 2).astype(int),
+    }
     text = "def f(x):\n\treturn '$x' if x else 1"
     return {
         "saturation": lx.saturation(recording),
         "timescale": lx.timescale(recording),
         "text": lx.unit_text(recording, text[:30], layer="l1", unit=2, marks=[c == "'" for c in text[:30]]),
+        "why": lx.attribute(model, inputs[:2], target=(-1, 2), lengths=[30, 20]),
+        "steps": lx.attribute(model, inputs[:2], target=(-1, 2), lengths=[30, 20], method="occlusion"),
+        "probing": lx.probe(several, labels, controls={"untrained": control, "window": inputs}, folds=3, permutations=99),
+        "units": lx.unit_scores(several["l1"].steps("cell_state").numpy(), labels["warm"].ravel(), permutations=99),
         "gate": lx.unit_text(recording, text[:30], layer="l1", unit=2, signal="forget_gate"),
     }
 
@@ -32,6 +46,7 @@ def axes():
     return Figure().add_subplot()
 
 
+TOKENS = [*"def f(x):\n\treturn '$x' if x els"]
 PICTURES = [
     ("saturation", {}),
     ("saturation", {"kind": "histogram", "gate": "output_gate"}),
@@ -42,6 +57,15 @@ PICTURES = [
     ("timescale", {"layer": "l0", "unit": 3}),
     ("text", {}),
     ("gate", {"columns": 12}),
+    ("why", {}),
+    ("why", {"kind": "map", "feature_names": ["a", "b", "c"], "example": 1}),
+    ("why", {"tokens": TOKENS}),
+    ("why", {"kind": "steps", "tokens": TOKENS, "start": 12}),
+    ("steps", {}),
+    ("probing", {}),
+    ("probing", {"label": "warm"}),
+    ("probing", {"kind": "matrix", "units": 3}),
+    ("units", {}),
 ]
 
 
@@ -144,3 +168,73 @@ def test_without_axes_pyplot_shows_it():
         "from matplotlib import pyplot; assert pyplot.gca() is ax"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_bars_are_the_attributions_of_the_steps(results):
+    ax = lx.plot(results["why"], axes(), example=1, start=4)
+    bars = ax.patches
+    np.testing.assert_allclose([bar.get_height() for bar in bars], results["why"].by_step[1, 4:20])
+    assert [round(bar.get_x() + bar.get_width() / 2) for bar in bars] == list(range(4, 20))
+
+
+def test_attributions_over_text_are_on_a_symmetric_scale_and_stand_on_their_tokens(results):
+    ax = lx.plot(results["why"], axes(), tokens=TOKENS, start=9)
+    (image,) = ax.images
+    low, high = image.get_clim()
+    assert low == -high == -np.abs(results["why"].by_step[0, 9:]).max()
+    assert [text.get_text() for text in ax.texts][:7] == ["↵", "→", *"retur"]
+    shown = np.ma.compressed(image.get_array())
+    np.testing.assert_allclose(shown, results["why"].by_step[0, 9:30])
+
+
+def test_the_map_has_a_row_for_each_feature(results):
+    (image,) = lx.plot(results["why"], axes(), kind="map", example=1).images
+    np.testing.assert_array_equal(image.get_array(), results["why"].attributions[1, :20].T)
+    assert image.get_clim()[0] == -image.get_clim()[1]
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("why", {"example": 2}, "needed example from 0 to 1, got 2"),
+        ("why", {"start": 30}, "needed start from 0 to 29, got 30"),
+        ("why", {"kind": "text"}, "needed tokens= for the example's 30 steps, got 0"),
+        ("why", {"tokens": ["x"]}, "needed tokens= for the example's 30 steps, got 1"),
+        ("steps", {"kind": "map"}, "needed attributions to features"),
+        ("why", {"kind": "pie"}, "needed kind as one of steps, text, map, got 'pie'"),
+        ("probing", {"label": "cold"}, "needed label as one of warm, sum, third, got 'cold'"),
+        ("probing", {"kind": "matrix", "units": 0}, "needed at least one unit, got 0"),
+    ],
+)
+def test_a_picture_that_can_not_be_drawn_says_why(results, name, options, message):
+    with pytest.raises(lx.InputError, match=message):
+        lx.plot(results[name], axes(), **options)
+
+
+def test_every_label_has_its_probe_and_its_controls_where_their_scores_are(results):
+    probing = results["probing"]
+    ax = lx.plot(probing, axes())
+    drawn = {(round(float(x), 9), int(y)) for line in ax.lines for x, y in zip(*line.get_data(), strict=True)}
+    for row, found in zip((2, 1, 0), probing.labels.values(), strict=True):
+        best = found.probes[found.best].score
+        values = [best.value, best.low, best.high, found.best_unit()[1].unit_score.value]
+        values += [found.best_control(of)[1].score.value for of in ("majority", "untrained", "window")]
+        assert {(round(value, 9), row) for value in values} <= drawn
+    assert [tick.get_text().split("\n")[0] for tick in ax.get_yticklabels()] == ["warm", "sum", "third"]
+    assert {text.get_text().split("  ")[1] for text in ax.texts} == {found.verdict for found in probing.labels.values()}
+
+
+def test_the_matrix_names_the_best_cell_of_every_label_and_brackets_what_is_not_shown(results):
+    probing = results["probing"]
+    ax = lx.plot(probing, axes(), kind="matrix", units=4)
+    rows = [tick.get_text() for tick in ax.get_yticklabels()]
+    for column, found in enumerate(probing.labels.values()):
+        layer, unit = probing.cells[int(found.units.scores.argmax())]
+        assert f"{layer} unit {unit}" in rows
+        for text in ax.texts:
+            x, y = text.get_position()
+            if x == column:
+                name, _, number = rows[int(y)].rpartition(" unit ")
+                at = probing.cells.index((name, int(number)))
+                assert text.get_text().strip("()") == f"{found.units.scores[at]:.2f}"
+                assert text.get_text().startswith("(") == (found.units.p_values_family[at] > 0.05)

@@ -46,6 +46,9 @@ def test_it_writes_a_report_and_prints_its_path(run, tmp_path):
         "timescale_half_life",
         "timescale_retention",
         "unit_text",
+        "attribution_1",
+        "probing_scores",
+        "probing_units",
     }
     assert names == {"index.html", "report.json", "figures.pdf"} | {f"{name}.{kind}" for name in figures for kind in ("png", "svg")}
     assert os.stat(page.parent).st_mode & 0o777 == 0o777 & ~_umask()
@@ -200,13 +203,41 @@ def test_something_unexpected_ends_with_70(run, tmp_path, monkeypatch):
     assert list((tmp_path / "reports").iterdir()) == []
 
 
-def test_more_cell_states_than_are_kept_leave_out_the_text_only(run, monkeypatch):
-    monkeypatch.setattr("lstm_explain.report.measure.KEPT", 10)
-    code, out, err = run("make")
+def sections(run, study):
+    code, out, err = run(study)
     assert (code, err) == (0, "")
-    report = json.loads((Path(out.strip()).parent / "report.json").read_text(encoding="utf-8"))
-    assert "more cell states than are kept" in report["sections"]["unit_text"]["finding"]
-    assert report["sections"]["saturation"]["units_saturated_more_than_half"]["of"] == 10
+    return json.loads((Path(out.strip()).parent / "report.json").read_text(encoding="utf-8"))["sections"]
+
+
+@pytest.mark.parametrize(
+    "study, section, finding",
+    [
+        ("bare", "probing", "Nothing is probed for: the study has no labels."),
+        ("bare", "attribution", "No output is explained: the study doesn't say which output to explain: give it target= or places=."),
+        (
+            "one_group",
+            "probing",
+            "Nothing is probed for: the study has one group only, and probes are scored on groups that they haven't seen.",
+        ),
+        ("constant_label", "probing", "Nothing is probed for: needed at least two values of label 'never', got only 0."),
+        ("bare_parameters", "probing", "1 labels were probed for, but not controlled: nothing follows from these scores."),
+        ("detached", "attribution", "No output is explained: needed a gradient from the output to the inputs, got none"),
+    ],
+)
+def test_what_can_not_be_asked_says_why_and_the_rest_stands(run, study, section, finding):
+    found = sections(run, study)
+    assert found[section]["finding"].startswith(finding)
+    assert found["saturation"]["units_saturated_more_than_half"]["of"] > 0
+
+
+def test_a_label_that_can_not_be_fitted_leaves_the_others(run):
+    found = sections(run, "rare_label")["probing"]
+    assert set(found["labels"]) == {"even"} and "one" in found["missing"]["once"]
+
+
+def test_a_target_is_explained_in_the_first_sequences(run):
+    places = sections(run, "target")["attribution"]["places"]
+    assert [(place["sequence"], place["target"]) for place in places] == [(0, [-1, 2]), (1, [-1, 2]), (2, [-1, 2])]
 
 
 def test_a_bad_mplbackend_in_the_environment_does_not_matter(tmp_path):

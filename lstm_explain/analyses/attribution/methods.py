@@ -1,8 +1,10 @@
 """The methods, and why some are refused."""
 
 import difflib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,13 @@ from lstm_explain.analyses.attribution.explained import Explained
 from lstm_explain.errors import InputError
 
 FEWEST_NODES = 8
+
+
+def captum() -> Any:
+    """``captum.attr``, imported when it is first needed; in a notebook its progress bars ask for widgets, which nothing here needs."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        return import_module("captum.attr")
 
 
 @dataclass(frozen=True)
@@ -52,10 +61,8 @@ class Problem:
 
     def gradient(self, points: Tensor, rows: Tensor) -> Tensor:
         """The gradient of each number at its point, by Captum."""
-        from captum.attr import Saliency
-
         wanted = points.detach().clone().requires_grad_()
-        gradient: Tensor = Saliency(self.explained).attribute(wanted, abs=False, additional_forward_args=(rows,))
+        gradient: Tensor = captum().Saliency(self.explained).attribute(wanted, abs=False, additional_forward_args=(rows,))
         return gradient.detach()
 
     def gradients(self) -> Tensor:
@@ -78,13 +85,11 @@ def input_x_gradient(problem: Problem) -> tuple[Tensor, dict[str, Any]]:
 
 def occlusion(problem: Problem) -> tuple[Tensor, dict[str, Any]]:
     """What changes when one step gets the baseline's value."""
-    from captum.attr import FeatureAblation
-
     time = problem.inputs.shape[1]
     step = torch.arange(time, device=problem.inputs.device).reshape(1, time, *[1] * (problem.inputs.dim() - 2))
     parts = []
     for rows in problem.rows.split(problem.rows_at_once):
-        attributions: Tensor = FeatureAblation(problem.explained).attribute(
+        attributions: Tensor = captum().FeatureAblation(problem.explained).attribute(
             problem.inputs[rows],
             baselines=problem.baselines[rows],
             feature_mask=step.expand(1, *problem.inputs.shape[1:]),

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import captum.attr
@@ -12,7 +14,7 @@ from cases import FORMS, Case, call_of, close, peephole_lstm, randomise, torch_l
 from mechanisms import adding, counter
 from torch import nn
 from torch.nn.functional import one_hot
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import lstm_explain as lx
 
@@ -287,7 +289,8 @@ def test_series_of_single_numbers_keep_their_shape(method):
         ("classes", torch.tensor(1), [(1,)] * 3),
         ("classes", np.int64(1), [(1,)] * 3),
         ("steps", (3,), [(3,)] * 3),
-        ("steps", -1, [(4,), (1,), (3,)]),
+        ("steps", (-1,), [(4,), (1,), (3,)]),
+        ("steps", 3, [(3,)] * 3),
         ("steps", [(-1,), (-2,), (0,)], [(4,), (0,), (0,)]),
         ("halves", (-1, 0), [(1, 0)] * 3),
         ("number", None, [()] * 3),
@@ -303,8 +306,8 @@ def test_a_target_names_the_element_that_is_explained(of, target, explained):
         "number": lambda returned: returned[0].sum((1, 2)),
     }[of]
     model, inputs = torch_lstm(THREE), features()
-    # Steps into padding are refused where they are known to be steps.
-    lengths = None if of == "whole" and target == (3, 1) else ENDS
+    # Steps into padding are refused.
+    lengths = None if isinstance(target, tuple) and target[0] == 3 else ENDS
     with torch.no_grad():
         rows = chosen(model(inputs))
     for method in ("integrated_gradients", "occlusion"):
@@ -413,7 +416,7 @@ class Shifted(Words):
     ("model", "message"),
     [
         (Twice, "needed embedding to be called once in a forward pass, got a second call"),
-        (Shifted, r"needed embedding to be called with the inputs, got \(3, 4\) that differs from them"),
+        (Shifted, r"needed embedding to be called with the inputs, got \(2, 4\) that differs: name another layer"),
     ],
 )
 def test_tokens_whose_place_is_not_certain_are_refused(model, message):
@@ -833,3 +836,147 @@ def test_what_is_not_finite_is_exported_as_none():
     exported = replace(result, attributions=np.full_like(result.attributions, np.nan), output=np.full(3, np.inf)).to_dict()
     assert exported["output"] == [None] * 3 and exported["attributions"][0][0] == [None, None]
     json.dumps(exported, allow_nan=False)
+
+
+# ---- Models and arguments that once went wrong
+
+
+class Unpacked(Packed):
+    """Every step's output; its time axis is as long as the longest sequence of the pass."""
+
+    def forward(self, inputs, lengths):
+        packed = pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
+
+
+@pytest.mark.parametrize("rows", [1, 2, None])
+def test_the_last_valid_step_of_outputs_that_are_cut_to_the_longest(rows):
+    lengths = torch.tensor([3, 2, 5])
+    options = {"lengths": lengths, "additional_forward_args": lengths, "internal_batch_size": rows}
+    result = lx.attribute(Unpacked(), features(), target=(-1, 1), **options)
+    assert result.explained == ("output[2, 1]", "output[1, 1]", "output[4, 1]")
+
+
+@pytest.mark.parametrize("lengths", [[4, 2, 4], [4, 2, 3]])
+def test_the_last_valid_step_where_no_sequence_fills_the_batch(lengths):
+    lengths = torch.tensor(lengths)
+    result = lx.attribute(Unpacked(), features(), target=(-1, 1), lengths=lengths, additional_forward_args=lengths)
+    assert result.explained == tuple(f"output[{n - 1}, 1]" for n in lengths.tolist())
+
+
+@pytest.mark.parametrize("method", ["integrated_gradients", "occlusion"])
+def test_a_baseline_may_be_computed_from_the_weights(method):
+    model = Words()
+    mean = model.embedding.weight.mean(0)
+    expected = lx.attribute(model, tokens(), target=(-1, 2), baselines=mean.detach(), method=method)
+    close(lx.attribute(model, tokens(), target=(-1, 2), baselines=mean, method=method).attributions, expected.attributions)
+
+
+def test_a_hook_on_the_embedding_is_applied_once():
+    model = Words()
+    model.embedding.register_forward_hook(lambda module, args, output: 2 * output)
+    close(lx.attribute(model, tokens(), target=(4, 2)).output, model(tokens())[:, 4, 2].detach())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_padding_that_is_not_a_number_gets_exactly_zero(method):
+    inputs = features()
+    inputs[~VALID] = float("nan")
+    result = lx.attribute(Packed(), inputs, target=4, lengths=ENDS, additional_forward_args=torch.tensor(ENDS), method=method)
+    assert (result.attributions[~VALID] == 0).all()
+
+
+def test_occlusion_keeps_to_internal_batch_size():
+    model = Worn()
+    lx.attribute(model, tokens(), target=(-1, 2), method="occlusion", internal_batch_size=2)
+    assert max(called[3] for called in model.found) == 2
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_time_first_tokens_that_read_the_same_both_ways(method):
+    same = torch.tensor([[1, 3], [3, 3]])
+    first, last = (lx.attribute(Words(turned), same, target=(-1, 2), method=method) for turned in (False, True))
+    close(first.attributions, last.attributions)
+
+
+@pytest.mark.parametrize("method", ["kernel_shap", "KernelShap"])
+def test_kernel_shap_is_not_called_deep_lift(method):
+    assert "deep_lift" not in refused(torch_lstm(THREE), features(), target=(-1, 0), method=method)
+
+
+@pytest.mark.parametrize("target", ["a", (0, "a"), (1.7, 0), (True, 0)])
+def test_targets_that_are_no_whole_numbers_are_refused(target):
+    refused(torch_lstm(THREE), features(), target=target)
+
+
+def test_a_class_of_a_fraction_is_refused():
+    refused(torch_lstm(THREE), features(), target=1.9, output=lambda r: r[0][:, -1])
+
+
+@pytest.mark.parametrize("given", [{"baselines": "pad"}, {"n_steps": 1.5}, {"tolerance": float("nan")}, {"tolerance": -1.0}])
+def test_arguments_of_another_kind_are_refused(given):
+    refused(torch_lstm(THREE), features(), target=(-1, 0), **given)
+
+
+def test_a_middle_axis_out_of_range_is_refused():
+    refused(torch_lstm(THREE), features(), target=(0, 9, 0), output=lambda r: r[0].unsqueeze(1))
+
+
+def test_a_model_that_writes_into_its_input_is_not_said_to_mix_examples():
+    assert "reads each example by itself" not in refused(Function(lambda x: x.mul_(2).sum((1, 2))), features())
+
+
+def test_an_output_of_truth_values_is_refused():
+    refused(Function(lambda x: x.sum((1, 2)) > 0), features(), method="occlusion")
+
+
+def test_occlusion_refuses_an_embedding_that_is_never_called():
+    class Table(Words):
+        def forward(self, tokens):
+            return self.rest(self.embedding.weight[tokens])[0]
+
+    refused(Table(), tokens(), target=(-1, 2), method="occlusion")
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16])
+def test_bytes_that_the_model_widens_itself(dtype):
+    class Bytes(Words):
+        def forward(self, tokens):
+            return super().forward(tokens.long())
+
+    close(
+        lx.attribute(Bytes(), tokens().to(dtype), target=(-1, 2)).attributions, lx.attribute(Words(), tokens(), target=(-1, 2)).attributions
+    )
+
+
+def test_no_trailing_space():
+    said = refused(torch_lstm(THREE), float("nan") * features(), target=(-1, 0))
+    assert said == said.strip()
+
+
+def test_other_tensors_made_in_inference_mode():
+    with torch.inference_mode():
+        w = features(2)
+        lx.attribute(Function(lambda x, w: (x * w).tanh().sum((1, 2))), features(), additional_forward_args=w)
+
+
+def test_targets_may_be_an_array():
+    wanted = [(0, 1), (2, 0), (-1, 2)]
+    as_array, as_list = (lx.attribute(torch_lstm(THREE), features(), target=target) for target in (np.array(wanted), wanted))
+    assert as_array.explained == as_list.explained
+
+
+def test_in_a_notebook_without_widgets_captum_says_nothing():
+    # tqdm.auto warns where IPython runs without ipywidgets.
+    code = (
+        "import sys, types, warnings\n"
+        "warnings.simplefilter('error')\n"
+        "import torch, lstm_explain as lx\n"
+        "from lstm_explain.analyses.attribution.methods import captum\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'tqdm.auto': warnings.warn('IProgress not found. Please update jupyter')\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "captum().Saliency\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -87,9 +87,9 @@ def occlusion(problem: Problem) -> tuple[Tensor, dict[str, Any]]:
     """What changes when one step gets the baseline's value."""
     time = problem.inputs.shape[1]
     step = torch.arange(time, device=problem.inputs.device).reshape(1, time, *[1] * (problem.inputs.dim() - 2))
-    parts = []
+    ablation, parts = captum().FeatureAblation(problem.explained), []
     for rows in problem.rows.split(problem.rows_at_once):
-        attributions: Tensor = captum().FeatureAblation(problem.explained).attribute(
+        attributions: Tensor = ablation.attribute(
             problem.inputs[rows],
             baselines=problem.baselines[rows],
             feature_mask=step.expand(1, *problem.inputs.shape[1:]),

@@ -24,7 +24,7 @@ from lstm_explain.trajectory import CallCheck, Certificate, Coverage, Padding, R
 
 BATCH = 16
 FOLDS = 3
-PROBED = 9_000
+PROBED = 7_000
 """About so many steps are kept for probes: of more, every so many of each sequence."""
 
 

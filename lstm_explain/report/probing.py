@@ -69,7 +69,8 @@ def section(study: Study, measured: Measured) -> Section:
             [f"{_words(name)}: {why}." for name, why in missing.items()]
             + ([f"{number(unconverged)} fits had not converged."] if unconverged else [])
             + [
-                "That a state tells a label doesn't say that the network uses it. A label that isn't shown may still be known, to a better "
+                "That a state tells a label doesn't say that the network uses it. One untrained network stands for all; another draw of "
+                "its weights would score a little differently. A label that isn't shown may still be known, to a better "
                 "probe or on more text."
             ]
         ),

@@ -34,7 +34,10 @@ def ridge(features: Any, fold: NDArray[np.int64], grams: Mapping[int, Gram]) -> 
     predicted = np.zeros(features.shape[0])
     for out in sorted(grams):
         inside = [one for one in grams if one != out]
-        penalty = RIDGE[0]
+        if not inside:
+            raise InputError("needed a number that is defined in at least two folds of groups, got one: give more groups, or fewer folds")
+        # With one fold to fit on there is none to choose by.
+        penalty = RIDGE[-2]
         if len(inside) > 1:
             errors = np.zeros(len(RIDGE))
             for held in inside:
@@ -188,9 +191,10 @@ def single(features: NDArray[Any], truth: Truth, fold: NDArray[np.int64], chosen
             probe = LogisticRegression(C=LOGISTIC, max_iter=1000).fit(centred[:, None] / scale, y[~here])
             predicted[here] = probe.predict((x[here, None] - x[~here].mean()) / scale)
             continue
-        slope = centred @ y[~here] / (centred @ centred or 1.0)
         if truth.kind == "binary":
-            predicted[here] = np.sign(slope) * x[here]
+            ranks = rankdata(x[~here])
+            predicted[here] = np.sign((ranks - ranks.mean()) @ y[~here]) * x[here]
         else:
+            slope = centred @ y[~here] / (centred @ centred or 1.0)
             predicted[here] = y[~here].mean() + slope * (x[here] - x[~here].mean())
     return Fitted(predicted)

@@ -45,7 +45,8 @@ def read(name: str, values: Any) -> Given:
                 raise InputError(f"needed finite numbers (or NaN where undefined) in label {name!r}, got infinite ones")
             return Given(array.astype(np.float64), ~np.isnan(array), True)
         case "U" | "O":
-            text = array.astype(str)
+            # None and NaN are how missing text comes out of tables.
+            text = np.array(["" if one is None or one != one else str(one) for one in array.ravel()]).reshape(array.shape)
             return Given(text, text != "", False)
     raise InputError(f"needed label {name!r} as booleans, whole numbers, numbers or text, got {array.dtype}")
 

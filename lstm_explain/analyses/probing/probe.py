@@ -14,7 +14,7 @@ from lstm_explain.accumulators import Gram
 from lstm_explain.analyses.probing import fits
 from lstm_explain.analyses.probing.labels import Given, Kind, Truth, changes, read, resolve, steps_since
 from lstm_explain.analyses.probing.scores import METRICS, Interval, Score, draws, interval, score
-from lstm_explain.analyses.probing.unit_scores import Moved, UnitScoresResult, null_for, scores_of
+from lstm_explain.analyses.probing.unit_scores import Moved, Null, UnitScoresResult, null_for, scores_of
 from lstm_explain.display import jsonable, table
 from lstm_explain.errors import InputError
 from lstm_explain.trajectory import Padding, Recording, Trajectory, together
@@ -64,7 +64,7 @@ class LabelProbing:
     above : mapping of str to Interval
         How far the best probe is above each control, on the same bootstrap samples of groups; long-range likewise in `above_long_range`.
     p_value : float
-        Of the best probe's score, its held-out predictions against labels that are moved.
+        Of the best probe's score: held-out predictions against labels that are moved, the best of all probes in each draw.
     null : str
         How they are moved.
     verdict, verdict_long_range : {"shown", "not shown", "not controlled"}
@@ -249,7 +249,6 @@ class Probing:
             raise InputError(f"needed at least 2 folds, and a positive stride and window, got {folds}, {stride} and {window}")
         if len(names) < folds:
             raise InputError(f"needed at least {folds} groups for {folds} folds, got {len(names)}: give finer groups, or fewer folds")
-        # How many sequences a group has is its weight, so that folds come out even.
         at = {name: place for place, name in enumerate(names)}
         sequences = np.array([at[group] for group in groups])
         split = GroupKFold(folds, shuffle=True, random_state=seed).split(sequences, groups=sequences)
@@ -284,32 +283,43 @@ class Probing:
             raise InputError("needed at least one recorded layer, got none: call the model inside lx.record first")
         first = next(iter(recording.values()))
         valid = first.valid.cpu().numpy()
-        given = {name: self._read(name, label, valid.shape) for name, label in labels.items()}
+        if not labels:
+            raise InputError("needed at least one label, got none")
+        if self._continuous and set(labels) != set(self._continuous):
+            raise InputError(f"needed the labels {', '.join(self._continuous)} as before, got {', '.join(labels)}")
+        if unknown := sorted(set(events or ()) - set(labels)):
+            raise InputError(f"needed events of one of the labels {', '.join(labels)}, got {unknown[0]!r}")
+        given = {name: self._read(name, label, valid) for name, label in labels.items()}
         if len(groups) != len(valid):
             raise InputError(f"needed groups for {len(valid)} sequences, got {len(groups)}")
         if missing := [group for group in groups if group not in self._at]:
             raise InputError(f"needed groups that were announced, got {missing[0]!r}")
-        self._paddings.add(first.padding)
 
         sequence, step = np.nonzero(valid)
         group = np.array([self._at[name] for name in groups])[sequence]
         fold = np.array([self.fold_of[name] for name in groups])[sequence]
-        keep = step % self._stride == self._phase
+        # A sequence that is shorter than the phase keeps a step as well.
+        keep = step % self._stride == (self._phase % valid.sum(1))[sequence]
         rows = {"sequence": sequence + self._sequences, "group": group, "fold": fold}
-        self._sequences += len(valid)
         for name, label in given.items():
             event = changes(label) if events is None or name not in events else self._event(name, events[name], valid.shape)
             rows |= {f"label {name}": label.values[valid], f"defined {name}": label.defined[valid]}
             rows |= {f"far {name}": (steps_since(event) > self._window)[valid]}
+        sources = list(self._features(recording, untrained, inputs, valid, keep))
+        if self._kept.named("source ") and [source for source, _, _ in sources] != self._kept.named("source "):
+            raise InputError("needed the same layers and controls as before, got others")
+        self._sequences += len(valid)
+        self._paddings.add(first.padding)
+        self._continuous |= {name: label.continuous for name, label in given.items()}
         for name, values in rows.items():
             self._kept.add(name, values[keep])
-        for source, features, kept in self._features(recording, untrained, inputs, valid, keep):
+        for source, features, kept in sources:
             self._kept.add(f"source {source}", kept)
             self._add_products(source, features, {name: label for name, label in given.items() if label.continuous}, valid, fold)
 
     def merge(self, other: Self) -> None:
         """Add what another took in; it must have been made with the same settings."""
-        if (self.fold_of, self._stride, self._window) != (other.fold_of, other._stride, other._window):
+        if (self.fold_of, self._stride, self._window, self._phase) != (other.fold_of, other._stride, other._window, other._phase):
             raise InputError("needed streams with the same groups, folds, stride, window and seed, got others")
         renumbered = _Table()
         renumbered.merge(other._kept)
@@ -334,7 +344,9 @@ class Probing:
         if not self._sequences:
             raise InputError("needed at least one recording, got none: call update first")
         truths = {}
-        for name in self._kept.named("label ") if labels is None else labels:
+        if unknown := sorted(set(labels or ()) - set(self._continuous)):
+            raise InputError(f"needed labels of {', '.join(self._continuous)}, got {unknown[0]!r}")
+        for name in self._continuous if labels is None else labels:
             defined = self._kept[f"defined {name}"]
             truths[name] = resolve(name, self._kept[f"label {name}"][defined], self._continuous[name])
         sources = self._kept.named("source ")
@@ -347,8 +359,8 @@ class Probing:
         found = {}
         for name, truth in truths.items():
             states = np.concatenate([self._kept[f"source {source}"][self._kept[f"defined {name}"]] for source in cells], axis=1)
-            runs = self._kept["sequence"][self._kept[f"defined {name}"]]
-            units = scores_of(states, truth, runs, None, permutations, self._seed)
+            runs, null = self._runs(name, truth)
+            units = scores_of(states, truth, runs, null, permutations, self._seed)
             found[name] = self._label(name, truth, fitted[name], units, times, permutations)
         return ProbingResult(
             labels=found,
@@ -364,11 +376,18 @@ class Probing:
             fold_of=self.fold_of,
         )
 
-    def _read(self, name: str, label: Any, shape: tuple[int, ...]) -> Given:
-        if np.shape(label) != shape:
-            raise InputError(f"needed label {name!r} of shape {shape}, one value for each step, got {np.shape(label)}")
-        given = read(name, label)
-        if self._continuous.setdefault(name, given.continuous) != given.continuous:
+    def _runs(self, name: str, truth: Truth) -> tuple[NDArray[np.int64], Null]:
+        """What labels are moved within or between: sequences, or whole groups where a label mostly stays the same in a sequence."""
+        defined = self._kept[f"defined {name}"]
+        null = null_for(truth.values, self._kept["sequence"][defined])
+        return self._kept["sequence" if null == "circular_shift" else "group"][defined], null
+
+    def _read(self, name: str, label: Any, valid: NDArray[np.bool_]) -> Given:
+        if np.shape(label) != valid.shape:
+            raise InputError(f"needed label {name!r} of shape {valid.shape}, one value for each step, got {np.shape(label)}")
+        array = np.asarray(label)
+        given = read(name, np.where(valid, array, np.nan) if array.dtype.kind == "f" else array)
+        if self._continuous.get(name, given.continuous) != given.continuous:
             raise InputError(f"needed label {name!r} of one kind throughout, got numbers and classes")
         return given
 
@@ -476,13 +495,19 @@ class Probing:
             own = [source for source in controls if source.split(" ")[0] == control]
             if own:
                 against[control] = max(own, key=lambda source: _rank(controls[source].score))
+        against_far = {
+            control: max((one for one in controls if one.split(" ")[0] == control), key=lambda one: _rank(controls[one].long_range))
+            for control in against
+        }
         above, above_far = (
-            {control: interval(near_and_far[best][at], times, near_and_far[source][at]) for control, source in against.items()}
-            for at in (0, 1)
+            {control: interval(near_and_far[best][at], times, near_and_far[source][at]) for control, source in chosen.items()}
+            for at, chosen in enumerate((against, against_far))
         )
-        runs = self._kept["sequence"][defined]
-        null = null_for(truth.values, runs)
-        p_value = _p_value(truth, fitted[best][0].predicted, fold, Moved(runs, null), permutations, self._seed)
+        runs, null = self._runs(name, truth)
+        predictions = [fitted[source][0].predicted for source in probes]
+        p_value, p_far = (
+            _p_value(truth, predictions, fold, here, Moved(runs, null), permutations, self._seed) for here in (everywhere, far)
+        )
         controlled = UNTRAINED in against and WINDOW in against
         return LabelProbing(
             kind=truth.kind,
@@ -499,7 +524,7 @@ class Probing:
             p_value=p_value,
             null=null,
             verdict=_verdict(controlled, above, p_value),
-            verdict_long_range=_verdict(controlled, above_far, p_value),
+            verdict_long_range=_verdict(controlled, above_far, p_far),
             units=units,
             unconverged=sum(whole.unconverged for whole, _, _ in fitted.values()),
         )
@@ -524,6 +549,8 @@ def _window(inputs: Tensor, valid: NDArray[np.bool_], window: int) -> NDArray[An
     given = inputs.detach().cpu().numpy()
     if given.shape[:2] != valid.shape:
         raise InputError(f"needed the window's inputs of shape {valid.shape} + (feature,), got {given.shape}")
+    if inputs.is_floating_point() and not np.isfinite(given[valid]).all():
+        raise InputError("needed finite inputs for the window control, got NaN or infinite ones")
     if inputs.is_floating_point():
         features, absent = given.reshape(*valid.shape, -1).astype(np.float32), 0.0
     elif given.ndim == 2 and (given[valid] >= 0).all():
@@ -535,7 +562,8 @@ def _window(inputs: Tensor, valid: NDArray[np.bool_], window: int) -> NDArray[An
     lags = []
     for lag in range(window):
         shifted = np.full_like(features, absent)
-        shifted[:, lag:] = features[:, : features.shape[1] - lag]
+        if lag < features.shape[1]:
+            shifted[:, lag:] = features[:, : features.shape[1] - lag]
         lags.append(shifted[valid])
     return np.concatenate(lags, axis=1)
 
@@ -548,33 +576,54 @@ def _one_hot(window: NDArray[np.int64], symbols: int) -> Any:
     return csr_array((np.ones(len(step)), (step, columns)), shape=(steps, symbols * lags))
 
 
-def _p_value(truth: Truth, predicted: NDArray[np.float64], fold: NDArray[np.int64], moved: Moved, permutations: int, seed: int) -> float:
-    """How often moved labels agree with the same held-out predictions as well as the real ones do; the real ones count as one draw."""
-    rows = [np.flatnonzero(fold == one) for one in np.unique(fold)]
-    ranks = [rankdata(predicted[here]) for here in rows]
+def _p_value(
+    truth: Truth,
+    predictions: list[NDArray[np.float64]],
+    fold: NDArray[np.int64],
+    here: NDArray[np.bool_],
+    moved: Moved,
+    permutations: int,
+    seed: int,
+) -> float:
+    """How often moved labels agree with some probe's held-out predictions as well as the real ones do; the real ones count as one draw."""
+    if not here.any():
+        return 1.0
+    rows = [np.flatnonzero(here & (fold == one)) for one in np.unique(fold[here])]
+    ranks = [[rankdata(predicted[part]) for part in rows] for predicted in predictions]
 
-    def agreement(labels: NDArray[Any]) -> NDArray[np.float64]:
-        """Up to what stays the same when labels move, the score of each labelling ``(draw, step)``."""
+    def agreement(labels: NDArray[Any], probe: int) -> NDArray[np.float64]:
+        """One probe's score of each labelling ``(draw, step)``; NaN where it isn't defined."""
         match truth.kind:
             case "binary":
                 right, pairs = np.zeros(len(labels)), np.zeros(len(labels))
-                for here, ranked in zip(rows, ranks, strict=True):
-                    yes = labels[:, here] == 1
+                for part, ranked in zip(rows, ranks[probe], strict=True):
+                    yes = labels[:, part] == 1
                     count = yes.sum(1)
                     right += yes @ ranked - count * (count + 1) / 2
-                    pairs += count * (len(here) - count)
-                return np.asarray(right / pairs)
+                    pairs += count * (len(part) - count)
+                return np.asarray(np.divide(right, pairs, out=np.full(len(labels), np.nan), where=pairs > 0))
             case "continuous":
-                return np.asarray(labels @ predicted)
+                y, predicted = labels[:, here], predictions[probe][here]
+                total = ((y - y.mean(1, keepdims=True)) ** 2).sum(1)
+                error = ((y - predicted) ** 2).sum(1)
+                return np.asarray(1 - np.divide(error, total, out=np.full(len(labels), np.nan), where=total > 0))
             case "categorical":
-                classes = range(len(truth.classes))
-                return np.asarray(
-                    np.mean([((labels == one) & (predicted == one)).sum(1) / (labels == one).sum(1) for one in classes], axis=0)
-                )
+                y = labels[:, here]
+                right = y == predictions[probe][here]
+                counts = np.stack([(y == one).sum(1) for one in range(len(truth.classes))])
+                hits = np.stack([((y == one) & right).sum(1) for one in range(len(truth.classes))])
+                shares = np.divide(hits, counts, out=np.zeros(hits.shape), where=counts > 0)
+                return np.asarray(shares.sum(0) / np.maximum((counts > 0).sum(0), 1))
 
-    found = agreement(truth.values[None])[0]
-    allowed = found - 1e-12 * abs(found)
-    as_good = sum(int((agreement(truth.values[places]) >= allowed).sum()) for places in moved.places(permutations, seed))
+    def best(labels: NDArray[Any]) -> NDArray[np.float64]:
+        each = np.stack([agreement(labels, probe) for probe in range(len(predictions))])
+        return np.asarray(np.where(np.isnan(each), -np.inf, each).max(0))
+
+    found = best(truth.values[None])[0]
+    if not np.isfinite(found):
+        return 1.0
+    allowed = found - 1e-12 * max(1.0, abs(found))
+    as_good = sum(int((best(truth.values[places]) >= allowed).sum()) for places in moved.places(permutations, seed))
     return (1 + as_good) / (1 + permutations)
 
 
@@ -646,6 +695,8 @@ def probe(
     if unknown:
         raise InputError(f"needed controls named {UNTRAINED} and {WINDOW}, got {unknown[0]!r}")
     valid = next(iter(recording.values())).valid
+    if at_most < 1:
+        raise InputError(f"needed at_most as a positive number of steps, got {at_most}")
     named = dict(labels) if isinstance(labels, Mapping) else {"label": labels}
     groups = list(range(len(valid))) if groups is None else list(groups)
     stream = Probing(groups, folds=folds, stride=max(1, -(-int(valid.sum()) // at_most)), window=window, seed=seed)

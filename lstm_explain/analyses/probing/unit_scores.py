@@ -99,34 +99,43 @@ class Moved:
     Parameters
     ----------
     runs : ndarray ``(step,)``
-        Which sequence each step belongs to; a sequence's steps stand together.
+        Which sequence, or which group, each step belongs to.
     null : how they are moved
     """
 
     def __init__(self, runs: NDArray[Any], null: Null) -> None:
-        begins = np.flatnonzero(np.concatenate([[True], runs[1:] != runs[:-1]]))
-        self.begins, self.lengths = begins, np.diff([*begins, len(runs)])
+        self.order = np.argsort(runs, kind="stable")
+        ordered = runs[self.order]
+        self.begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+        self.lengths = np.diff([*self.begins, len(runs)])
         self.null = null
 
     def places(self, permutations: int, seed: int) -> Iterator[NDArray[np.int64]]:
         """Where each step's label comes from: ``(draw, step)``, so many draws at a time."""
         rng = np.random.default_rng(seed)
-        step = np.arange(int(self.lengths.sum()))
-        begin, length = np.repeat(self.begins, self.lengths), np.repeat(self.lengths, self.lengths)
+        begin = np.repeat(self.begins, self.lengths)
+        within = np.arange(len(self.order)) - begin
+        back = np.argsort(self.order, kind="stable")
         for done in range(0, permutations, AT_ONCE):
             count = min(AT_ONCE, permutations - done)
             if self.null == "circular_shift":
                 shift = rng.integers(0, self.lengths, size=(count, len(self.lengths)))
-                yield begin + (step - begin - np.repeat(shift, self.lengths, axis=1)) % length
+                places = begin + (within - np.repeat(shift, self.lengths, axis=1)) % np.repeat(self.lengths, self.lengths)
             else:
-                blocks = [np.arange(begin, begin + length) for begin, length in zip(self.begins, self.lengths, strict=True)]
-                yield np.stack([np.concatenate([blocks[at] for at in rng.permutation(len(blocks))]) for _ in range(count)])
+                # Each group gets the labels of another one, over again where that one is shorter.
+                other = np.stack([np.repeat(rng.permutation(len(self.begins)), self.lengths) for _ in range(count)])
+                places = self.begins[other] + within % self.lengths[other]
+            yield self.order[places][:, back]
 
 
 def null_for(values: NDArray[Any], runs: NDArray[Any]) -> Null:
-    """Shifts within sequences, unless the label doesn't change within any."""
-    inside = runs[1:] == runs[:-1]
-    return "circular_shift" if bool((inside & (values[1:] != values[:-1])).any()) else "group_permutation"
+    """Shifts within sequences, unless the label stays the same throughout more than half of them."""
+    _, run = np.unique(runs, return_inverse=True)
+    _, codes = np.unique(values, return_inverse=True)
+    highest, lowest = np.full(run.max() + 1, -1), np.full(run.max() + 1, len(values))
+    np.maximum.at(highest, run, codes)
+    np.minimum.at(lowest, run, codes)
+    return "circular_shift" if (highest > lowest).mean() >= 0.5 else "group_permutation"
 
 
 class Standing:
@@ -148,18 +157,22 @@ class Standing:
         if self.kind == "binary":
             yes = labels == 1
             count = yes.sum(1, keepdims=True)
-            return np.asarray((yes.astype(np.float64) @ self._ready - count * (count + 1) / 2) / (count * (n - count)) - 0.5)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return np.asarray((yes.astype(np.float64) @ self._ready - count * (count + 1) / 2) / (count * (n - count)) - 0.5)
         if self.kind == "continuous":
             centred = labels - labels.mean(1, keepdims=True)
-            return np.asarray((centred / np.sqrt((centred**2).mean(1, keepdims=True))) @ self._ready / n)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return np.asarray((centred / np.sqrt((centred**2).mean(1, keepdims=True))) @ self._ready / n)
         between = np.zeros((len(labels), self._ready.shape[1]))
         for one in range(classes):
             here = (labels == one).astype(np.float64)
-            between += (here @ self._ready) ** 2 / here.sum(1, keepdims=True)
+            between += (here @ self._ready) ** 2 / np.maximum(here.sum(1, keepdims=True), 1)
         return np.asarray(between / n)
 
 
 def _score(kind: Kind, statistics: NDArray[np.float64]) -> NDArray[np.float64]:
+    # Groups of unequal lengths may leave a draw with one class only, which says nothing.
+    statistics = np.nan_to_num(statistics, posinf=0, neginf=0)
     if kind == "categorical":
         return statistics
     return np.abs(statistics) + 0.5 if kind == "binary" else np.square(statistics)
@@ -208,8 +221,9 @@ def unit_scores(
     groups : sequence ``(step,)``, optional
         Which sequence, file or patient each step belongs to, in one piece each; all of one if left out.
     null : {"circular_shift", "group_permutation"}, optional
-        How labels are moved against states: shifted in a circle within each group, or whole groups of labels in another order. If left
-        out, shifted, unless the label never changes within a group.
+        How labels are moved against states: shifted in a circle within each group, or each group gets the labels of another. If left
+        out, shifted, unless the label stays the same throughout more than half of the groups. A shift is exact for series that are
+        stationary; where states and labels both drift from the same beginning in every group, it finds too much.
     permutations : int
     seed : int
 

@@ -15,7 +15,8 @@ def untrained(model: Model, *, seed: int = 0) -> Model:
     """A copy of a model with fresh weights, as its own layers initialise them.
 
     Random recurrent networks already carry much of their input in their state (Zhang & Bowman 2018), so a probe's score means nothing
-    without theirs beside it.
+    without theirs beside it. One twin is one draw of weights: another `seed` scores a little differently. What the model's own code did to
+    its layers' weights before training, such as another forget bias, isn't repeated.
 
     Parameters
     ----------
@@ -32,7 +33,7 @@ def untrained(model: Model, *, seed: int = 0) -> Model:
     Raises
     ------
     InputError
-        If a module has parameters of its own and no ``reset_parameters()``.
+        If a module has parameters of its own and no ``reset_parameters()``, or that leaves some as they were.
 
     Examples
     --------
@@ -54,4 +55,7 @@ def untrained(model: Model, *, seed: int = 0) -> Model:
             elif own := [parameter for parameter, _ in module.named_parameters(recurse=False)]:
                 where = f"{name or 'the model'} ({type(module).__name__})"
                 raise InputError(f"needed reset_parameters() on {where}, whose {', '.join(own)} would stay trained: make the twin yourself")
+    for (name, before), after in zip(model.named_parameters(), twin.parameters(), strict=True):
+        if torch.equal(before, after) and before.min() < before.max():
+            raise InputError(f"needed reset_parameters() to draw {name} afresh, which stays as it was trained: make the twin yourself")
     return twin

@@ -16,11 +16,12 @@ from sklearn.model_selection import GroupKFold, PredefinedSplit, cross_val_predi
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
+from torch import nn
 
 import lstm_explain as lx
 from lstm_explain.accumulators import Gram
 from lstm_explain.analyses.probing import fits
-from lstm_explain.analyses.probing.labels import Truth
+from lstm_explain.analyses.probing.labels import Truth, read
 from lstm_explain.analyses.probing.probe import _verdict
 from lstm_explain.analyses.probing.scores import Interval, draws
 from lstm_explain.analyses.probing.unit_scores import Moved
@@ -710,3 +711,177 @@ def test_the_result_reads_and_exports():
     assert frame.shape == (4 * 6, 12) and frame["source"].tolist()[:2] == ["l0 cell_state", "l0 hidden_state"]
     assert frame["unit_score_high"][0] == result.labels["binary"].probes["l0 cell_state"].unit_score.high
     assert result.labels["continuous"].mean == pytest.approx(np.nanmean(labels["continuous"]))
+
+
+# ---- What once went wrong
+
+
+def labelled(kind, values):
+    if kind == "continuous":
+        return values
+    return values > np.median(values) if kind == "binary" else np.digitize(values, np.quantile(values, [0.2, 0.7]))
+
+
+def share_of_false_positives(p_values):
+    return np.mean(np.array(p_values) <= 0.05)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lengths", ["4 to 20", "lognormal"])
+def test_group_permutation_with_groups_of_different_lengths(kind, lengths):
+    p_values = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        of = np.repeat(
+            range(24), rng.integers(4, 21, 24) if lengths == "4 to 20" else np.maximum(2, 12 * np.exp(rng.normal(size=24))).astype(int)
+        )
+        states = rng.normal(size=24)[of] + 0.1 * rng.normal(size=len(of))
+        y = labelled(kind, rng.normal(size=24))[of]
+        p_values.append(lx.unit_scores(states[:, None], y, groups=of, permutations=99, seed=seed).p_values[0])
+    assert share_of_false_positives(p_values) <= 0.1
+
+
+def by_patient(seed):
+    rng, patient = np.random.default_rng(seed), np.repeat(range(12), 8)
+    cells = rng.normal(size=(12, 1, 3))[patient] + 0.3 * rng.normal(size=(96, 6, 3))
+    label = np.repeat((rng.permutation(12) % 2 == 0)[patient][:, None], 6, 1)
+    return lx.probe(planted(cells), label, groups=patient, folds=3, resamples=5, permutations=39, seed=seed).labels["label"]
+
+
+def test_probe_moves_labels_by_sequence_although_groups_are_given():
+    # Twelve patients, eight sequences each; label and state go by patient, and independently.
+    found = [by_patient(seed) for seed in range(24)]
+    assert np.mean([one.units.p_values <= 0.05 for one in found]) <= 0.15 and np.mean([one.p_value <= 0.05 for one in found]) <= 0.15
+
+
+def test_the_long_range_control_is_the_one_that_is_best_overall():
+    # The untrained hidden state is as good as the trained cell at long range, though not everywhere.
+    symbols, label, marks = marked_sequences(40, 120)
+    step = np.arange(120)
+    far = step - np.maximum.accumulate(np.where(marks, step, 0), axis=1) > 12
+    rng, wave = np.random.default_rng(0), 2.0 * label - 1
+    noise, other, another = 1.5 * rng.normal(size=label.shape), rng.normal(size=label.shape), rng.normal(size=label.shape)
+    knows_near, knows_far = np.where(far, other, 3 * wave), np.where(far, wave + 1.5 * another, other)
+    controls = {"untrained": planted(knows_near[:, :, None], knows_far[:, :, None]), "window": torch.as_tensor(symbols)}
+    cells, hidden = (wave + noise)[:, :, None], rng.normal(size=(*label.shape, 1))
+    found = lx.probe(
+        planted(cells, hidden), label, controls=controls, events={"label": marks}, window=12, resamples=100, permutations=19
+    ).labels["label"]
+    print({name: (round(p.score.value, 2), round(p.long_range.value, 2)) for name, p in (found.probes | found.controls).items()})
+    assert found.controls["untrained l0 hidden_state"].long_range.value > found.probes["l0 cell_state"].long_range.value
+    assert found.verdict_long_range == "not shown"
+
+
+def test_one_step_that_differs_turns_the_answer_over():
+    # A shift within groups would know next to nothing here.
+    rng = np.random.default_rng(0)
+    of, label = np.repeat(range(40), 20), np.repeat(np.arange(40) % 2, 20)
+    states = (label + 0.5 * rng.normal(size=40)[of] + 0.1 * rng.normal(size=800))[:, None]
+    assert lx.unit_scores(states, label, groups=of).p_values[0] == 0.001
+    label[5] = 1 - label[5]
+    assert lx.unit_scores(states, label, groups=of).p_values[0] < 0.05
+
+
+def test_a_score_that_is_not_defined_has_the_smallest_p_value():
+    # Five groups in five folds, the label constant in each: there are no pairs to compare.
+    label = np.repeat([[True], [False], [True], [False], [True]], 20, axis=1)
+    with np.errstate(all="ignore"):
+        found = lx.probe(planted(np.random.default_rng(0).normal(size=(5, 20, 3))), label, resamples=5, permutations=19).labels["label"]
+    assert np.isnan(found.probes[found.best].score.value) and not found.p_value < 1
+
+
+def test_the_best_unit_is_chosen_by_ranks_and_turned_by_its_slope():
+    rng = np.random.default_rng(0)
+    label = rng.random((20, 100)) > 0.5
+    cells = np.where(label & (rng.random((20, 100)) < 0.02), -1000, label + 0.01 * rng.normal(size=(20, 100)))
+    probed = lx.probe(planted(cells[:, :, None]), label, resamples=5, permutations=5).labels["label"].probes["l0 cell_state"]
+    assert probed.unit_score.value > 0.9
+
+
+def test_a_window_longer_than_the_sequences():
+    inputs, rng = torch.randn(20, 5, 2), np.random.default_rng(0)
+    lx.probe(planted(rng.normal(size=(20, 5, 3))), rng.random((20, 5)) > 0.5, controls={"window": inputs}, resamples=5, permutations=5)
+
+
+def test_thinning_leaves_nothing_of_many_short_sequences():
+    # "needed at least two values ..., got none defined": stride 16, phase 13, sequences of 10 steps. 25,000 sequences of 20 steps do it
+    # with the default at_most.
+    rng = np.random.default_rng(0)
+    result = lx.probe(planted(rng.normal(size=(400, 10, 3))), rng.random((400, 10)) > 0.5, at_most=250, resamples=5, permutations=5)
+    assert result.labels["label"].steps > 150
+
+
+def test_infinite_padding_of_a_label_is_refused():
+    label = np.where(np.arange(9) < 7, RNG.normal(size=(6, 9)), np.inf)
+    lx.probe(planted(CELLS, lengths=[7] * 6), label, resamples=5, permutations=5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(
+            {"labels": np.where(np.arange(6)[:, None] == 2, CELLS[:, :, 0], np.nan)}, id="number in one fold only: ZeroDivisionError"
+        ),
+        pytest.param({"controls": {"window": torch.full((6, 9, 1), torch.nan)}}, id="window of NaN: sklearn's ValueError, many lines"),
+        pytest.param({"events": {"lable": Y}}, id="events of no label: ignored silently"),
+        pytest.param({"at_most": 0}, id="at_most=0: ZeroDivisionError"),
+        pytest.param({"labels": {}}, id="no label: an empty result"),
+    ],
+)
+def test_should_be_refused_in_one_line(arguments):
+    with pytest.raises(lx.InputError) as refused:
+        lx.probe(**{"recording": planted(CELLS), "labels": Y, "resamples": 5, "permutations": 5} | arguments)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "second", [{"labels": {"z": Y}}, {"untrained": planted(CELLS)}, {"inputs": SYMBOLS}, {"recording": planted(CELLS, name="l1")}]
+)
+def test_updates_that_do_not_go_together(second):
+    stream = lx.Probing(range(6))
+    first = {"recording": planted(CELLS), "labels": {"y": Y}, "groups": range(6)}
+    stream.update(**first)
+    with pytest.raises(lx.InputError):
+        stream.update(**first | second)
+        stream.compute(resamples=5, permutations=5)
+
+
+def test_an_update_that_was_refused_leaves_half_of_itself():
+    # Labels must not be kept before states are looked at.
+    stream = lx.Probing(range(6))
+    with pytest.raises(lx.InputError):
+        stream.update(planted(CELLS * np.nan), {"y": Y}, range(6))
+    stream.update(planted(CELLS), {"y": Y}, range(6))
+    assert stream.compute(resamples=5, permutations=5).labels["y"].steps == 54
+
+
+def test_merge_does_not_compare_the_phase():
+    # The message says seed; fold_of of few groups can be the same for two seeds, and the steps kept then aren't.
+    one, other = (lx.Probing(range(2), folds=2, stride=5, seed=seed) for seed in (0, 4))
+    with pytest.raises(lx.InputError):
+        one.merge(other)
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+def test_nothing_becomes_a_class(nothing):
+    # None and NaN are how pandas marks missing text.
+    assert read("x", np.array(["a", nothing, "b"], dtype=object)).defined.tolist() == [True, False, True]
+
+
+class Scaled(nn.Linear):
+    def __init__(self):
+        super().__init__(2, 2)
+        self.scale = nn.Parameter(torch.tensor([3.0, 2.0]))
+
+
+@pytest.mark.parametrize("make", [Scaled, lambda: nn.utils.spectral_norm(nn.Linear(2, 2))], ids=["subclass", "spectral_norm"])
+def test_what_the_bases_reset_parameters_does_not_reach_stays_trained(make):
+    with pytest.raises(lx.InputError, match="would stay trained|stays as it was trained"):
+        lx.untrained(make())
+
+
+def test_some_labels_that_are_none():
+    stream = lx.Probing(range(6))
+    stream.update(planted(CELLS), {"y": Y}, range(6))
+    with pytest.raises(lx.InputError):
+        stream.compute(labels=["z"])

@@ -100,13 +100,16 @@ def test_a_shift_turns_each_group_by_itself_and_every_turn_comes():
     assert len(turns) == 12
 
 
-def test_a_permutation_of_groups_keeps_each_in_one_piece():
-    orders = set()
-    for move in np.concatenate(list(Moved(np.repeat([5, 1, 3], [4, 3, 2]), "group_permutation").places(100, 0))):
-        pieces = [piece for piece in ("0123", "456", "78") if piece in "".join(map(str, move))]
-        assert len(pieces) == 3 and sorted(move) == list(range(9))
-        orders.add(tuple(move))
-    assert len(orders) == 6
+def test_a_permutation_gives_each_group_the_labels_of_another_over_again_where_they_are_fewer():
+    of, rows = np.repeat([5, 1, 3], [4, 3, 2]), {5: [0, 1, 2, 3], 1: [4, 5, 6], 3: [7, 8]}
+    givers = set()
+    for move in np.concatenate(list(Moved(of, "group_permutation").places(100, 0))):
+        giver = {group: int(of[move[mine[0]]]) for group, mine in rows.items()}
+        for group, mine in rows.items():
+            assert move[mine].tolist() == (2 * rows[giver[group]])[: len(mine)]
+        assert set(giver.values()) == {1, 3, 5}
+        givers.add(tuple(giver.values()))
+    assert len(givers) == 6
 
 
 def test_the_smallest_p_value_counts_the_real_labels_as_one_draw():

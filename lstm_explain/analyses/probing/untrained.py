@@ -48,6 +48,9 @@ def untrained(model: Model, *, seed: int = 0) -> Model:
     devices = sorted({p.device.index or 0 for p in twin.parameters() if p.device.type == "cuda"})
     with torch.random.fork_rng(devices), torch.no_grad():
         torch.manual_seed(seed)
+        # What is still NaN afterwards was not drawn afresh.
+        for parameter in twin.parameters():
+            parameter.fill_(torch.nan)
         for name, module in twin.named_modules():
             reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
             if callable(reset):
@@ -55,7 +58,7 @@ def untrained(model: Model, *, seed: int = 0) -> Model:
             elif own := [parameter for parameter, _ in module.named_parameters(recurse=False)]:
                 where = f"{name or 'the model'} ({type(module).__name__})"
                 raise InputError(f"needed reset_parameters() on {where}, whose {', '.join(own)} would stay trained: make the twin yourself")
-    for (name, before), after in zip(model.named_parameters(), twin.parameters(), strict=True):
-        if torch.equal(before, after) and before.min() < before.max():
-            raise InputError(f"needed reset_parameters() to draw {name} afresh, which stays as it was trained: make the twin yourself")
+    for name, parameter in twin.named_parameters():
+        if bool(parameter.isnan().any()):
+            raise InputError(f"needed reset_parameters() to draw {name} afresh, which would stay trained: make the twin yourself")
     return twin

@@ -876,7 +876,7 @@ class Scaled(nn.Linear):
 
 @pytest.mark.parametrize("make", [Scaled, lambda: nn.utils.spectral_norm(nn.Linear(2, 2))], ids=["subclass", "spectral_norm"])
 def test_what_the_bases_reset_parameters_does_not_reach_stays_trained(make):
-    with pytest.raises(lx.InputError, match="would stay trained|stays as it was trained"):
+    with pytest.raises(lx.InputError, match="would stay trained"):
         lx.untrained(make())
 
 

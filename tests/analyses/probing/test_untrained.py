@@ -116,3 +116,10 @@ def test_what_cannot_be_reset_is_refused_in_one_line():
         lx.untrained(nn.ParameterList([torch.ones(1), torch.ones(2)]))
     with pytest.raises(lx.InputError, match=r"^needed a torch.nn.Module, got dict$"):
         lx.untrained({})
+
+
+def test_a_model_that_was_never_trained_has_its_twin_whatever_their_seeds():
+    torch.manual_seed(0)
+    model = torch.nn.LSTM(2, 3)
+    assert not torch.equal(lx.untrained(model, seed=1).weight_ih_l0, model.weight_ih_l0)
+    assert torch.equal(lx.untrained(model, seed=0).weight_ih_l0, model.weight_ih_l0)

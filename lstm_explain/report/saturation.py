@@ -66,7 +66,7 @@ def section(study: Study, measured: Measured) -> Section:
             f"{share} are left-saturated more than half the time, and {number(right)} ({right / of:.0%}) right-saturated: "
             f"{'as' if agrees else 'unlike what'} Karpathy, Johnson and Li (2015) found, "
             f"{'there are next to no cells without memory' if agrees else 'there are cells that keep nothing'}."
-            + (" It is partly what the network was trained for, see below." if "saturation" in caveats else "")
+            + (" It is what the network was trained for, see below." if "saturation" in caveats else "")
         ),
         pictures=(
             Picture(

@@ -183,7 +183,7 @@ def make(seed: int = 0, weights: Path | None = None) -> Study:
             "card": facts,
             "caveats": {
                 "saturation": "This network was trained with a price on forgetting (its card says how much), so few left-saturated forget "
-                "gates are partly what it was asked for, and no independent confirmation.",
+                "gates are what it was asked for, and no independent confirmation.",
                 "attribution": _PLACES,
             },
         },

@@ -33,11 +33,13 @@ if TYPE_CHECKING:
     from lstm_explain.nn.lstm import PeepholeLSTM as PeepholeLSTM
     from lstm_explain.nn.lstm import PeepholeLSTMCell as PeepholeLSTMCell
     from lstm_explain.plots import plot as plot
+    from lstm_explain.recording.cells import register as register
+    from lstm_explain.recording.certificate import Certificate as Certificate
+    from lstm_explain.recording.files import load as load
+    from lstm_explain.recording.recording import Recording as Recording
     from lstm_explain.recording.runner import record as record
     from lstm_explain.study import Place as Place
     from lstm_explain.study import Study as Study
-    from lstm_explain.trajectory import Certificate as Certificate
-    from lstm_explain.trajectory import Recording as Recording
     from lstm_explain.trajectory import Trajectory as Trajectory
 
 _HOMES = {
@@ -51,9 +53,13 @@ _HOMES = {
     "errors": ("CertificateError", "InputError", "LstmExplainError", "OutputError", "RecordingError", "WeightsError"),
     "nn.lstm": ("PeepholeLSTM", "PeepholeLSTMCell"),
     "plots": ("plot",),
+    "recording.cells": ("register",),
+    "recording.certificate": ("Certificate",),
+    "recording.files": ("load",),
+    "recording.recording": ("Recording",),
     "recording.runner": ("record",),
     "study": ("Place", "Study"),
-    "trajectory": ("Certificate", "Recording", "Trajectory"),
+    "trajectory": ("Trajectory",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

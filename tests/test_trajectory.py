@@ -10,8 +10,12 @@ from cases import Case, call_of, close, peephole_lstm, torch_lstm
 
 from lstm_explain.errors import InputError
 from lstm_explain.nn.equations import Form
+from lstm_explain.recording.certificate import CallCheck, Certificate
+from lstm_explain.recording.recording import Call, Coverage, Recording
 from lstm_explain.recording.runner import record
-from lstm_explain.trajectory import GATES, SIGNALS, Call, CallCheck, Certificate, Coverage, Recording, Trajectory
+from lstm_explain.trajectory import KINDS, Trajectory
+
+SIGNALS = KINDS["lstm"].signals
 
 
 def trajectory(valid=((True, True, True), (True, True, False)), reverse=False, first_step=None, **changes):
@@ -25,13 +29,16 @@ def trajectory(valid=((True, True, True), (True, True, False)), reverse=False, f
         "signals": {name: count + 100 * at for at, name in enumerate(SIGNALS)},
         "valid": valid,
         "padding": "known",
-        "initial_hidden_state": torch.full((batch, 2), -1.0),
-        "initial_cell_state": torch.full((batch, 2), -2.0),
+        "initial": {"hidden_state": torch.full((batch, 2), -1.0), "cell_state": torch.full((batch, 2), -2.0)},
         "first_step": torch.tensor(first_step or [0] * batch),
         "reverse": reverse,
         "form": Form(None),
     }
     return Trajectory(**(fields | changes))
+
+
+def last_of(one):
+    return {"hidden_state": one.hidden_state[:, -1], "cell_state": one.cell_state[:, -1]}
 
 
 def recorded(case=None, form=None):
@@ -46,7 +53,7 @@ def test_signals_are_attributes_by_name():
     one = trajectory()
     for name in SIGNALS:
         assert getattr(one, name) is one.signals[name] and name in dir(one)
-    assert set(GATES) < set(SIGNALS)
+    assert one.gates == ("input_gate", "forget_gate", "output_gate")
     with pytest.raises(AttributeError, match="no 'reset_gate'; its signals are input_gate, "):
         _ = one.reset_gate
 
@@ -68,7 +75,6 @@ SIGNAL = torch.zeros(2, 3, 2)
 @pytest.mark.parametrize(
     "signals",
     [
-        {name: SIGNAL for name in SIGNALS[:5]},
         dict.fromkeys([*SIGNALS, "reset_gate"], SIGNAL),
         dict.fromkeys(SIGNALS, SIGNAL) | {"cell_state": SIGNAL[0]},
         dict.fromkeys(SIGNALS, SIGNAL) | {"cell_state": SIGNAL[:, :2]},
@@ -76,10 +82,10 @@ SIGNAL = torch.zeros(2, 3, 2)
         dict.fromkeys(SIGNALS, SIGNAL.transpose(0, 1)),
         {},
     ],
-    ids=["missing", "too_many", "rank", "time", "units", "time_first", "none"],
+    ids=["too_many", "rank", "time", "units", "time_first", "none"],
 )
 def test_signals_that_do_not_fit_are_refused(signals):
-    with pytest.raises(InputError, match="^needed input_gate, .* got ") as caught:
+    with pytest.raises(InputError, match="^needed signals of input_gate, .* got ") as caught:
         trajectory(signals=signals)
     assert "\n" not in str(caught.value)
 
@@ -133,8 +139,8 @@ def test_swapping_two_signals_makes_the_residual_large(one, other, suffix):
     [
         pytest.param(lambda t: {"reverse": not t.reverse}, id="direction"),
         pytest.param(lambda t: {"first_step": t.first_step + 1 - 2 * t.reverse}, id="first_step"),
-        pytest.param(lambda t: {"initial_cell_state": t.initial_cell_state + 1}, id="initial_cell_state"),
-        pytest.param(lambda t: {"initial_cell_state": t.initial_cell_state.flip(0)}, id="order_of_the_batch"),
+        pytest.param(lambda t: {"initial": {**t.initial, "cell_state": t.initial_cell_state + 1}}, id="initial_cell_state"),
+        pytest.param(lambda t: {"initial": {**t.initial, "cell_state": t.initial_cell_state.flip(0)}}, id="order_of_the_batch"),
         pytest.param(lambda t: {"signals": {name: signal.roll(1, 1) for name, signal in t.signals.items()}}, id="time"),
     ],
 )
@@ -207,7 +213,7 @@ def test_html_is_static_and_escaped():
     name = "<script>alert(1)</script>"
     recording = Recording([name], {})
     one = dataclasses.replace(trajectory(), name=name)
-    recording.add(check(module=name), {name: Call(one, one.hidden_state[:, -1], one.cell_state[:, -1], False)})
+    recording.add(check(module=name), {name: Call(one, last_of(one), False)})
     for html in (recording._repr_html_(), recording.certificate._repr_html_()):
         assert "<script" not in html and "&lt;script&gt;" in html and html.startswith("<table")
 
@@ -222,7 +228,7 @@ def filled(*calls):
     """A recording of one layer with these calls, each a trajectory and whether it continues."""
     recording = Recording(["lstm"], {})
     for one, continues in calls:
-        recording.add(check(), {"lstm.l0": Call(one, one.hidden_state[:, -1], one.cell_state[:, -1], continues)})
+        recording.add(check(), {"lstm.l0": Call(one, last_of(one), continues)})
     return recording
 
 
@@ -276,7 +282,7 @@ def test_a_call_that_comes_later_is_seen():
     recording = filled((trajectory(FULLY), False))
     assert len(recording["lstm.l0"].valid) == 2
     one = trajectory(FULLY)
-    recording.add(check(), {"lstm.l0": Call(one, one.hidden_state[:, -1], one.cell_state[:, -1], False)})
+    recording.add(check(), {"lstm.l0": Call(one, last_of(one), False)})
     assert len(recording["lstm.l0"].valid) == 4 and [call.continues for call in recording.calls["lstm.l0"]] == [False, False]
 
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from lstm_explain.accumulators import Histogram, Sums, count, total
 from lstm_explain.display import jsonable, number, table
 from lstm_explain.errors import InputError
-from lstm_explain.trajectory import GATES, Padding, Recording, Trajectory, together
+from lstm_explain.recording.recording import Recording
+from lstm_explain.trajectory import Padding, Trajectory, together
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -30,6 +31,8 @@ class LayerSaturation:
 
     Attributes
     ----------
+    gates : tuple of str
+        The names of the gate axis: input, forget and output gate of an LSTM, reset and update gate of a GRU.
     left, right : ndarray ``(gate, threshold, unit)``
         The share of steps below and above each pair of `SaturationResult.thresholds`.
     mean : ndarray ``(gate, unit)``
@@ -41,6 +44,7 @@ class LayerSaturation:
         How many of them were NaN; these enter nothing else. A unit without any other has NaN shares.
     """
 
+    gates: tuple[str, ...]
     left: NDArray[np.float64]
     right: NDArray[np.float64]
     mean: NDArray[np.float64]
@@ -61,8 +65,6 @@ class SaturationResult:
     Attributes
     ----------
     layers : mapping of str to LayerSaturation
-    gates : tuple of str
-        The names of the gate axis.
     thresholds : tuple of (low, high)
         The pairs of the threshold axis.
     edges : ndarray ``(bin + 1,)``
@@ -70,39 +72,51 @@ class SaturationResult:
     """
 
     layers: Mapping[str, LayerSaturation]
-    gates: tuple[str, ...]
     thresholds: tuple[tuple[float, float], ...]
     edges: NDArray[np.float64]
     padding: Padding
 
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """The gates of all layers, in order."""
+        return tuple(dict.fromkeys(gate for layer in self.layers.values() for gate in layer.gates))
+
+    @property
+    def keeps(self) -> str:
+        """The gate that keeps the memory: the forget gate, or a GRU's update gate; the first one where there is neither."""
+        return next((gate for gate in ("forget_gate", "update_gate") if gate in self.gates), self.gates[0])
+
     def units_saturated(
-        self, side: Literal["left", "right"], gate: str = "forget_gate", *, more_than: float = 0.5, threshold: int = 0
+        self, side: Literal["left", "right"], gate: str | None = None, *, more_than: float = 0.5, threshold: int = 0
     ) -> tuple[int, int]:
-        """How many units of a gate, over all layers, are saturated on a side for more than a share of the steps; of how many.
+        """How many units of a gate, over all layers that have it, are saturated on a side for more than a share of the steps; of how many.
+
+        The gate is `keeps` if left out.
 
         Raises
         ------
         InputError
             If `gate` isn't one of `gates`.
         """
+        gate = self.keeps if gate is None else gate
         if gate not in self.gates:
             raise InputError(f"needed gate as one of {', '.join(self.gates)}, got {gate!r}")
-        at = self.gates.index(gate)
-        shares = [getattr(layer, side)[at, threshold] for layer in self.layers.values()]
+        shares = [getattr(layer, side)[layer.gates.index(gate), threshold] for layer in self.layers.values() if gate in layer.gates]
         return sum(int((share > more_than).sum()) for share in shares), sum(len(share) for share in shares)
 
     def __repr__(self) -> str:
         left, of = self.units_saturated("left")
         right, _ = self.units_saturated("right")
+        gates = f"{self.keeps.replace('_', ' ')}s"
         return (
-            f"<Saturation of {', '.join(self.layers)}: forget gates saturated more than half the time: {left} left, {right} right, "
+            f"<Saturation of {', '.join(self.layers)}: {gates} saturated more than half the time: {left} left, {right} right, "
             f"of {of}; padding {self.padding}>"
         )
 
     def _repr_html_(self) -> str:
         rows = []
         for name, layer in self.layers.items():
-            for at, gate in enumerate(self.gates):
+            for at, gate in enumerate(layer.gates):
                 left, right = layer.left[at, 0], layer.right[at, 0]
                 rows.append((name, gate, f"{left.mean():.3f}", f"{right.mean():.3f}", int((left > 0.5).sum()), int((right > 0.5).sum())))
         header = ("layer", "gate", "mean left", "mean right", "units left > half", "units right > half")
@@ -113,7 +127,7 @@ class SaturationResult:
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain lists and numbers; None where a value isn't finite."""
         layers = {name: vars(layer) for name, layer in self.layers.items()}
-        rest = {name: getattr(self, name) for name in ("gates", "thresholds", "edges", "padding")}
+        rest = {name: getattr(self, name) for name in ("thresholds", "edges", "padding")}
         return dict(jsonable(rest | {"layers": layers}))
 
     def to_frame(self) -> "DataFrame":
@@ -123,7 +137,7 @@ class SaturationResult:
         rows = [
             (name, gate, unit, low, high, layer.left[g, k, unit], layer.right[g, k, unit], layer.mean[g, unit], layer.steps)
             for name, layer in self.layers.items()
-            for g, gate in enumerate(self.gates)
+            for g, gate in enumerate(layer.gates)
             for k, (low, high) in enumerate(self.thresholds)
             for unit in range(layer.units)
         ]
@@ -138,14 +152,26 @@ class Saturation:
 
     def __init__(self) -> None:
         self._layers: dict[str, tuple[Sums, dict[str, Histogram]]] = {}
+        self._without: list[str] = []
         self._paddings: set[Padding] = set()
 
     def update(self, trajectory: Trajectory) -> None:
-        """Count the valid steps of one layer; a layer's name says which layer it adds to."""
-        sums, histograms = self._layer(trajectory.name)
+        """Count the valid steps of one layer; a layer's name says which layer it adds to. One without gates adds nothing.
+
+        Raises
+        ------
+        InputError
+            If it has other gates than the layer of that name had before.
+        """
+        if not trajectory.gates:
+            self._without.append(trajectory.name)
+            return
+        sums, histograms = self._layer(trajectory.name, trajectory.gates)
+        if tuple(histograms) != trajectory.gates:
+            raise InputError(f"needed {', '.join(histograms)} of {trajectory.name} as before, got {', '.join(trajectory.gates)}")
         self._paddings.add(trajectory.padding)
         sums.add("steps", int(trajectory.valid.sum()))
-        for gate in GATES:
+        for gate in trajectory.gates:
             values = trajectory.steps(gate)
             finite = values.isfinite()
             nonfinite = count(~finite)
@@ -160,9 +186,9 @@ class Saturation:
         """Add what another counted."""
         self._paddings |= other._paddings
         for name, (sums, histograms) in other._layers.items():
-            own_sums, own_histograms = self._layer(name)
+            own_sums, own_histograms = self._layer(name, tuple(histograms))
             own_sums.merge(sums)
-            for gate in GATES:
+            for gate in own_histograms:
                 own_histograms[gate].merge(histograms[gate])
 
     def compute(self) -> SaturationResult:
@@ -174,28 +200,32 @@ class Saturation:
             If nothing was counted.
         """
         if not self._layers:
+            if self._without:
+                raise InputError(f"needed at least one layer with gates, got {', '.join(dict.fromkeys(self._without))}, which has none")
             raise InputError("needed at least one recorded layer, got none: call the model inside lx.record first")
         layers = {name: _compute(sums, histograms) for name, (sums, histograms) in self._layers.items()}
-        return SaturationResult(layers, GATES, THRESHOLDS, EDGES, together(self._paddings))
+        return SaturationResult(layers, THRESHOLDS, EDGES, together(self._paddings))
 
-    def _layer(self, name: str) -> tuple[Sums, dict[str, Histogram]]:
-        return self._layers.setdefault(name, (Sums(), {gate: Histogram(EDGES) for gate in GATES}))
+    def _layer(self, name: str, gates: tuple[str, ...]) -> tuple[Sums, dict[str, Histogram]]:
+        return self._layers.setdefault(name, (Sums(), {gate: Histogram(EDGES) for gate in gates}))
 
 
 def _compute(sums: Sums, histograms: Mapping[str, Histogram]) -> LayerSaturation:
     def stack(names: list[str]) -> NDArray[Any]:
         return np.stack([sums[name] for name in names])
 
+    gates = tuple(histograms)
     steps = int(sums["steps"])
-    nonfinite = stack([f"{gate} nonfinite" for gate in GATES])
+    nonfinite = stack([f"{gate} nonfinite" for gate in gates])
     finite = np.where(steps > nonfinite, steps - nonfinite, np.nan)
-    left = np.stack([stack([f"{gate} < {low}" for low, _ in THRESHOLDS]) for gate in GATES])
-    right = np.stack([stack([f"{gate} > {high}" for _, high in THRESHOLDS]) for gate in GATES])
+    left = np.stack([stack([f"{gate} < {low}" for low, _ in THRESHOLDS]) for gate in gates])
+    right = np.stack([stack([f"{gate} > {high}" for _, high in THRESHOLDS]) for gate in gates])
     return LayerSaturation(
+        gates=gates,
         left=left / finite[:, None],
         right=right / finite[:, None],
-        mean=stack([f"{gate} sum" for gate in GATES]) / finite,
-        histogram=np.stack([histograms[gate].counts for gate in GATES]),
+        mean=stack([f"{gate} sum" for gate in gates]) / finite,
+        histogram=np.stack([histograms[gate].counts for gate in gates]),
         steps=steps,
         nonfinite=nonfinite,
     )

@@ -14,6 +14,8 @@ f' = f(1-f), i' = i(1-i), g' = 1-g²::
 
 in the ``graves`` wiring without the last term; diagonal peepholes make it diagonal. Its off-diagonal part is what cells do to
 each other, given as a share of the matrix's Frobenius norm.
+
+In a GRU the update gate z is the share of the state that is kept, and stands in for f. An RNN has no such gate.
 """
 
 from collections.abc import Mapping
@@ -29,13 +31,16 @@ from lstm_explain.accumulators import Sums, count, total
 from lstm_explain.display import jsonable, number, table
 from lstm_explain.errors import InputError
 from lstm_explain.nn.equations import peephole_of
-from lstm_explain.trajectory import Padding, Recording, Trajectory, together
+from lstm_explain.recording.recording import Recording
+from lstm_explain.trajectory import Padding, Trajectory, together
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 LAGS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 RESET = 0.1
+KEEPS = ("forget_gate", "update_gate")
+"""The gates that say which share of a state is kept."""
 _SEQUENCES = 8
 """How many sequences are worked on at once: bounds memory, changes nothing else."""
 
@@ -145,20 +150,42 @@ class Timescale:
 
     def __init__(self) -> None:
         self._layers: dict[str, Sums] = {}
+        self._without: list[str] = []
         self._paddings: set[Padding] = set()
 
     def update(self, trajectory: Trajectory) -> None:
-        """Add one layer's sequences; a layer's name says which layer it adds to."""
+        """Add one layer's sequences; a layer's name says which layer it adds to. One without a gate that keeps adds nothing.
+
+        Raises
+        ------
+        InputError
+            If signals or units that are needed weren't kept.
+        """
+        gate = next((name for name in KEEPS if name in trajectory.gates), None)
+        if gate is None:
+            self._without.append(trajectory.name)
+            return
+        if trajectory.units is not None and "weight_ch" in trajectory.weights:
+            raise InputError(
+                f"needed all units of {trajectory.name}, whose peepholes join them, got {len(trajectory.units)}: record without units="
+            )
         sums = self._layers.setdefault(trajectory.name, Sums())
         self._paddings.add(trajectory.padding)
         sums.add("steps", int(trajectory.valid.sum()))
-        forget = trajectory.steps("forget_gate")
+        keep = trajectory.signal(gate)
+        forget = trajectory.steps(gate)
         sums.add("resets", count(forget < RESET))
         sums.add("f", total(forget))
-        for f, valid in zip(trajectory.forget_gate.split(_SEQUENCES), trajectory.valid.split(_SEQUENCES), strict=True):
+        parts = (tensor.split(_SEQUENCES) for tensor in (keep, trajectory.valid, trajectory.edited()))
+        for f, valid, edited in zip(*parts, strict=True):
             sums.add("ln f", total(f[valid].double().log()))
-            _add_survival(sums, f, valid)
-        _add_retention(sums, trajectory)
+            _add_survival(sums, f, valid, edited)
+        if "weight_ch" in trajectory.weights:
+            _add_retention(sums, trajectory)
+        else:
+            sums.add("retention", total(forget))
+            sums.add("diagonal²", total(forget.double().square()))
+            sums.add("off²", np.zeros(forget.shape[1]))
 
     def merge(self, other: Self) -> None:
         """Add what another counted."""
@@ -175,12 +202,17 @@ class Timescale:
             If nothing was counted.
         """
         if not self._layers:
+            if self._without:
+                raise InputError(f"needed at least one layer with a forget or update gate, got {', '.join(dict.fromkeys(self._without))}")
             raise InputError("needed at least one recorded layer, got none: call the model inside lx.record first")
         return TimescaleResult({name: _compute(sums) for name, sums in self._layers.items()}, together(self._paddings))
 
 
-def _add_survival(sums: Sums, f: Tensor, valid: Tensor) -> None:
-    """Sums of the products of k consecutive forget gates ``(batch, time, unit)``, over the runs that are valid throughout."""
+def _add_survival(sums: Sums, f: Tensor, valid: Tensor, edited: Tensor) -> None:
+    """Sums of the products of k consecutive forget gates ``(batch, time, unit)``, over the runs that are valid throughout.
+
+    A run doesn't go on over a step whose state was edited: what it started from isn't what the step before had left.
+    """
     # A run of k is two shorter runs end to end: one product for each lag, and no logarithm that a zero could break.
     products = {1: f.where(valid.unsqueeze(2), 0.0).to(torch.promote_types(f.dtype, torch.float32))}
     runs = {1: valid}
@@ -191,7 +223,9 @@ def _add_survival(sums: Sums, f: Tensor, valid: Tensor) -> None:
         if lag > 1:
             n = f.shape[1] - lag + 1
             products[lag] = products[first][:, :n] * products[second][:, first : first + n]
-            runs[lag] = runs[first][:, :n] & runs[second][:, first : first + n]
+            runs[lag] = runs[first][:, :n] & runs[second][:, first : first + n] & ~edited[:, first : first + n]
+            if edited.any():
+                products[lag] = products[lag].where(runs[lag].unsqueeze(2), 0.0)
         sums.add(f"survival {lag}", total(products[lag].flatten(0, 1)))
         sums.add(f"runs {lag}", int(runs[lag].sum()))
         for done in [old for old in products if 2 * old < lag]:
@@ -199,7 +233,8 @@ def _add_survival(sums: Sums, f: Tensor, valid: Tensor) -> None:
 
 
 def _add_retention(sums: Sums, trajectory: Trajectory) -> None:
-    """Sums over steps of the diagonal of ∂c_t/∂c_{t-1}, and of the squares on and off it, row by row."""
+    """Sums over steps of the diagonal of ∂c_t/∂c_{t-1} with peepholes, and of the squares on and off it, row by row."""
+    assert trajectory.form is not None
     i, f, g = (trajectory.steps(name) for name in ("input_gate", "forget_gate", "cell_candidate"))
     c = trajectory.before("cell_state")[trajectory.valid]
     slopes = {"f": f * (1 - f) * c, "i": i * (1 - i) * g, "g": i * (1 - g * g)}

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lstm_explain.display import jsonable
 from lstm_explain.errors import InputError
-from lstm_explain.trajectory import SIGNALS, Recording
+from lstm_explain.recording.recording import Recording
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -64,7 +64,7 @@ def unit_text(
     *,
     layer: str,
     unit: int,
-    signal: str = "cell_state",
+    signal: str | None = None,
     sequence: int = 0,
     start: int = 0,
     stop: int | None = None,
@@ -80,8 +80,8 @@ def unit_text(
     layer : str
         A key of the recording.
     unit : int
-    signal : str
-        Any gate or state.
+    signal : str, optional
+        Any gate or state; the state that remembers if left out: the cell state, or the hidden state where there is no cell.
     sequence : int
         Which sequence of the batch.
     start, stop : int
@@ -98,12 +98,11 @@ def unit_text(
     InputError
         If there is no such signal, sequence, unit or step, or the tokens or marks are not as many as the steps.
     """
-    if signal not in SIGNALS:
-        raise InputError(f"needed signal as one of {', '.join(SIGNALS)}, got {signal!r}")
     if layer not in recording:
         raise InputError(f"needed layer as one of {', '.join(recording)}, got {layer!r}")
     trajectory = recording[layer]
-    values = trajectory.signals[signal]
+    signal = trajectory.memory if signal is None else signal
+    values = trajectory.signal(signal)
     if not 0 <= sequence < len(values):
         raise InputError(f"needed sequence from 0 to {len(values) - 1}, got {sequence}")
     if not 0 <= unit < values.shape[2]:

@@ -1,6 +1,6 @@
-"""The equations of the LSTM with peepholes, one step at a time: the reference that everything faster is held against.
+"""The equations of the LSTM with peepholes, the GRU and the plain RNN, one step at a time: what everything faster is held against.
 
-With the ``previous`` wiring every gate and the candidate see the cell state of the step before::
+LSTM. With the ``previous`` wiring every gate and the candidate see the cell state of the step before::
 
     i_t = σ(W_xi x_t + W_hi h_{t-1} + W_ci c_{t-1} + b_i)
     f_t = σ(W_xf x_t + W_hf h_{t-1} + W_cf c_{t-1} + b_f)
@@ -11,10 +11,22 @@ With the ``previous`` wiring every gate and the candidate see the cell state of 
 
 With the ``graves`` wiring (Gers & Schmidhuber 2000; Graves 2013, eqs. 7-11) i and f see c_{t-1}, o sees the new c_t,
 and g sees no cell. A projection (Sak, Senior & Beaufays 2014) makes h_t = W_r (o_t ⊙ tanh(c_t)).
+
+GRU, as PyTorch has it: r acts on the product with h_{t-1}, and z is the share that is *kept* (in Cho et al. 2014 r acts on
+h_{t-1} itself)::
+
+    r_t = σ(W_xr x_t + W_hr h_{t-1} + b_r)
+    z_t = σ(W_xz x_t + W_hz h_{t-1} + b_z)
+    n_t = tanh(W_xn x_t + b_xn + r_t ⊙ (W_hn h_{t-1} + b_hn))
+    h_t = (1 - z_t) ⊙ n_t + z_t ⊙ h_{t-1}
+
+RNN (Elman 1990)::
+
+    h_t = tanh(W_x x_t + W_h h_{t-1} + b),  or relu
 """
 
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +34,7 @@ from torch.nn.functional import linear
 
 Peephole = Literal["full", "diagonal"]
 Wiring = Literal["previous", "graves"]
+Nonlinearity = Literal["tanh", "relu"]
 
 
 class Form(NamedTuple):
@@ -39,9 +52,10 @@ class Form(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """The parameters of one layer in one direction, by PyTorch's names and in its layout (rows i, f, g, o).
+    """The parameters of one layer in one direction, by PyTorch's names and in its layout.
 
-    ``weight_ih (4*hidden, input)``, ``weight_hh (4*hidden, state)``, biases ``(4*hidden,)`` or None,
+    Rows i, f, g, o for an LSTM (k = 4), r, z, n for a GRU (k = 3), and one block for an RNN. ``weight_ih (k*hidden, input)``,
+    ``weight_hh (k*hidden, state)``, biases ``(k*hidden,)`` or None. LSTMs alone may have
     ``weight_ch`` the peepholes, ``(k*hidden, hidden)`` when full and ``(k, hidden)`` when diagonal, with one block for
     each letter of `Form.peephole_rows`; ``weight_hr (state, hidden)`` the projection or None.
     """
@@ -62,6 +76,21 @@ class Step(NamedTuple):
     cell_candidate: Tensor
     output_gate: Tensor
     cell_state: Tensor
+    hidden_state: Tensor
+
+
+class GRUStep(NamedTuple):
+    """What one step of a GRU computes; each ``(batch, hidden)``."""
+
+    reset_gate: Tensor
+    update_gate: Tensor
+    candidate: Tensor
+    hidden_state: Tensor
+
+
+class RNNStep(NamedTuple):
+    """What one step of a plain RNN computes, ``(batch, hidden)``."""
+
     hidden_state: Tensor
 
 
@@ -107,9 +136,38 @@ def step(x: Tensor, h: Tensor, c: Tensor, weights: Weights, form: Form) -> Step:
     return Step(i, f, g, o, c_new, h_new)
 
 
-def unroll(
-    x: Tensor, h0: Tensor, c0: Tensor, weights: Weights, form: Form, sizes: Sequence[int], reverse: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def gru_step(x: Tensor, h: Tensor, weights: Weights) -> GRUStep:
+    """One step of a GRU; ``x (batch, input)``, ``h (batch, hidden)`` before the step."""
+    W_x, W_h, b_x, b_h, _, _ = weights
+    x_r, x_z, x_n = linear(x, W_x, b_x).chunk(3, dim=-1)
+    h_r, h_z, h_n = linear(h, W_h, b_h).chunk(3, dim=-1)
+
+    r = torch.sigmoid(x_r + h_r)
+    z = torch.sigmoid(x_z + h_z)
+    n = torch.tanh(x_n + r * h_n)
+    return GRUStep(r, z, n, (1 - z) * n + z * h)
+
+
+def rnn_step(x: Tensor, h: Tensor, weights: Weights, nonlinearity: Nonlinearity) -> RNNStep:
+    """One step of a plain RNN; ``x (batch, input)``, ``h (batch, hidden)`` before the step."""
+    W_x, W_h, b_x, b_h, _, _ = weights
+    a = linear(x, W_x, b_x) + linear(h, W_h, b_h)
+    return RNNStep(torch.tanh(a) if nonlinearity == "tanh" else torch.relu(a))
+
+
+def stepper(kind: str, form: Form | None) -> Callable[..., Any]:
+    """A kind's step as ``step(x, *states, weights)``: ``"gru"``, ``"rnn_tanh"``, ``"rnn_relu"``, or an LSTM of a form."""
+    if form is not None:
+        return lambda x, h, c, weights: step(x, h, c, weights, form)
+    if kind == "gru":
+        return gru_step
+    nonlinearity: Nonlinearity = "tanh" if kind == "rnn_tanh" else "relu"
+    return lambda x, h, weights: rnn_step(x, h, weights, nonlinearity)
+
+
+def walk(
+    x: Tensor, states: Mapping[str, Tensor], step: Callable[..., Any], sizes: Sequence[int], reverse: bool
+) -> tuple[list[Any], dict[str, Tensor]]:
     """A whole sequence, step by step: the readable path, differentiable any number of times.
 
     Parameters
@@ -117,7 +175,10 @@ def unroll(
     x : Tensor ``(rows, input)``
         The steps one after the other, as in `torch.nn.utils.rnn.PackedSequence`: ``sizes[t]`` rows for step t, the longest
         sequence first.
-    h0, c0 : Tensor ``(batch, state)``, ``(batch, hidden)``
+    states : mapping of str to Tensor ``(batch, unit)``
+        The states before the first step, by name, in the order in which `step` takes them.
+    step : callable
+        ``step(x_t, *states)``, one of this file's steps with its weights filled in.
     sizes : sequence of int
         How many sequences reach each step.
     reverse : bool
@@ -125,15 +186,27 @@ def unroll(
 
     Returns
     -------
-    hidden states ``(rows, state)`` in the order of `x`, last h ``(batch, state)``, last c ``(batch, hidden)``.
+    What each step computed, in the order of `x`, and the last states.
     """
     inputs = x.split(list(sizes))
-    h, c = h0, c0
-    hidden: list[Tensor] = [h0[:0]] * len(sizes)
+    now = dict(states)
+    steps: list[Any] = [None] * len(sizes)
     for t in reversed(range(len(sizes))) if reverse else range(len(sizes)):
         n = sizes[t]
-        now = step(inputs[t], h[:n], c[:n], weights, form)
-        hidden[t] = now.hidden_state
-        h = torch.cat([now.hidden_state, h[n:]])
-        c = torch.cat([now.cell_state, c[n:]])
-    return torch.cat(hidden), h, c
+        steps[t] = step(inputs[t], *(state[:n] for state in now.values()))
+        now = {name: torch.cat([getattr(steps[t], name), state[n:]]) for name, state in now.items()}
+    return steps, now
+
+
+def unroll(
+    x: Tensor, h0: Tensor, c0: Tensor, weights: Weights, form: Form, sizes: Sequence[int], reverse: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A whole sequence of an LSTM by `walk`.
+
+    Returns
+    -------
+    hidden states ``(rows, state)`` in the order of `x`, last h ``(batch, state)``, last c ``(batch, hidden)``.
+    """
+    states = {"hidden_state": h0, "cell_state": c0}
+    steps, last = walk(x, states, lambda x, h, c: step(x, h, c, weights, form), sizes, reverse)
+    return torch.cat([now.hidden_state for now in steps]), last["hidden_state"], last["cell_state"]

@@ -54,6 +54,12 @@ class Layout(NamedTuple):
             return steps.squeeze(1)
         return steps.transpose(0, 1) if self.batch_first else steps
 
+    def rows(self, output: Tensor) -> Tensor:
+        """The inverse of `output`: a layer's output, or the data of a packed one, as rows."""
+        if self.packed or self.unbatched:
+            return output
+        return (output.transpose(0, 1) if self.batch_first else output).flatten(0, 1)
+
     def batch_time(self, rows: Tensor) -> Tensor:
         """Rows as ``(batch, time, ...)`` in the order of the input; zero where a packed sequence has ended."""
         if self.packed:
@@ -67,8 +73,8 @@ class Layout(NamedTuple):
         return lengths if self.unsorted_indices is None else lengths[self.unsorted_indices.cpu()]
 
 
-def lay_out(input: Tensor | PackedSequence, *, input_size: int, batch_first: bool, dtype: torch.dtype) -> tuple[Tensor, Layout]:
-    """The rows of an input, and their layout.
+def lay_out(input: Tensor | PackedSequence, *, input_size: int, batch_first: bool, dtype: torch.dtype | None) -> tuple[Tensor, Layout]:
+    """The rows of an input, and their layout; `dtype` is the weights', None where the layer may read others too.
 
     Raises
     ------
@@ -92,6 +98,6 @@ def lay_out(input: Tensor | PackedSequence, *, input_size: int, batch_first: boo
         raise InputError(f"needed an input of shape {shape}, (time, feature) or a PackedSequence, got {got}")
     if rows.shape[-1] != input_size:
         raise InputError(f"needed {input_size} features in the last axis (input_size), got {rows.shape[-1]}")
-    if rows.dtype != dtype:
+    if dtype is not None and rows.dtype != dtype:
         raise InputError(f"needed an input of the weights' dtype {dtype}, got {rows.dtype}: convert one of them with .to()")
     return rows, layout

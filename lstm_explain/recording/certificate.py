@@ -1,29 +1,118 @@
-"""Is it what the layer computed? Recomputed against returned, and every recorded value against the readable equations."""
+"""Is it what the layer computed? Recomputed against returned, and every recorded value against the layer's equations."""
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
 
+from lstm_explain.display import table
 from lstm_explain.errors import CertificateError
-from lstm_explain.nn.equations import Form, Step, step
-from lstm_explain.nn.layers import LayerRun, Run
-from lstm_explain.trajectory import CallCheck, Trajectory
+from lstm_explain.recording.opened import Opened
+from lstm_explain.trajectory import Trajectory
 
 _TOLERANCES = {torch.float64: (1e-12, 1e-12), torch.float32: (1e-5, 1.3e-6), torch.float16: (5e-3, 5e-3), torch.bfloat16: (5e-2, 5e-2)}
 """Absolute and relative, by dtype; float32 as in `torch.testing.assert_close`."""
 
 
-_ROWS = 4096
-"""How many steps the equations are checked on at once: bounds memory, changes nothing else."""
+class CallCheck(NamedTuple):
+    """The check of one call of one module: recomputed against returned, and every recorded value against the equations.
+
+    Differences are the largest absolute ones; ``scale`` is the largest absolute value compared; ``tolerance`` is what a
+    difference may be at that scale in that dtype, of which ``rounding`` is what rounding alone may add up to in the cell
+    state over many steps with forget gates near 1: 0 where that wasn't needed. ``c_n`` is 0 where there is no cell, and stands
+    for all further states of a registered cell.
+    ``nonfinite`` counts NaN and infinite values in the call's output; they must stand at the same places in both, and are
+    left out of the differences.
+    """
+
+    module: str
+    call: int
+    output: float
+    h_n: float
+    c_n: float
+    equations: float
+    scale: float
+    tolerance: float
+    nonfinite: int
+    dtype: str
+    rounding: float = 0.0
+
+    @property
+    def worst(self) -> float:
+        """The largest of the four differences."""
+        return max(self.output, self.h_n, self.c_n, self.equations)
+
+    @property
+    def share(self) -> float:
+        """The largest difference as a share of what is allowed."""
+        return self.worst / self.tolerance
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Whether a recording is what the model computed.
+
+    Attributes
+    ----------
+    calls : tuple of CallCheck
+        One for each call; where nothing was kept of the calls (``into=``), the worst one of each module.
+    count : int or None
+        How many calls were checked, where `calls` hasn't all of them.
+    kept : str or None
+        What was kept, where it wasn't everything.
+    """
+
+    calls: tuple[CallCheck, ...]
+    count: int | None = None
+    kept: str | None = None
+
+    @property
+    def state(self) -> Literal["certified", "partial", "uncertified"]:
+        """Whether every call was checked and held.
+
+        ``partial``: it was, and then some signals weren't kept, so that what is left can't all be checked again.
+        ``uncertified``: nothing was recorded.
+        """
+        if not self.calls or not all(call.worst <= call.tolerance for call in self.calls):
+            return "uncertified"
+        return "partial" if self.kept else "certified"
+
+    @property
+    def worst(self) -> CallCheck:
+        """The call that comes nearest to what is allowed.
+
+        Raises
+        ------
+        ValueError
+            If nothing was recorded.
+        """
+        return max(self.calls, key=lambda call: call.share)
+
+    def __str__(self) -> str:
+        if not self.calls:
+            return "uncertified: nothing was recorded"
+        worst, count = self.worst, self.count or len(self.calls)
+        rounding = f", {worst.rounding:.1e} of it for rounding over many steps" if worst.rounding else ""
+        kept = f"; kept: {self.kept}" if self.kept else ""
+        return (
+            f"{self.state}: {count} call{'s' if count > 1 else ''} recomputed, largest difference "
+            f"{worst.worst:.1e} (allowed {worst.tolerance:.1e}{rounding}, {worst.dtype}){kept}"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [(c.module or "(root)", c.call, f"{c.worst:.1e}", f"{c.tolerance:.1e}", c.dtype) for c in self.calls]
+        return table(str(self), ("module", "call", "largest difference", "allowed", "dtype"), rows)
 
 
 def _difference(a: Tensor, b: Tensor) -> tuple[float, float, int]:
     """The largest absolute difference and value where both are finite, and how many values aren't; inf where the places differ."""
     if a.shape != b.shape:
         return float("inf"), 0.0, 0
+    if a is b and bool(a.isfinite().all()):
+        return 0.0, float(a.abs().max()), 0
     a, b = (t.detach().to(torch.promote_types(t.dtype, torch.float32)) for t in (a, b))
     difference, scale = float((a - b).abs_().max()), float(a.abs().max())
     if math.isfinite(difference) and math.isfinite(scale):
@@ -37,63 +126,48 @@ def _difference(a: Tensor, b: Tensor) -> tuple[float, float, int]:
     return float((a - b)[finite].abs().max()), float(a[finite].abs().max()), nonfinite
 
 
-def _by_the_equations(layer: LayerRun, form: Form) -> tuple[float, float]:
-    """Every recorded value beside what one readable step gives from the recorded state before it."""
-    gates, seen, cell, hidden = layer.saved
-    worst = scale = 0.0
-    for at in range(0, len(hidden), _ROWS):
-        rows = slice(at, at + _ROWS)
-        h, c = seen[rows].split([hidden.shape[1], cell.shape[1]], dim=1)
-        with torch.autocast(hidden.device.type, enabled=False):
-            expected = step(layer.x[rows], h, c, layer.weights, form)
-        i, f, g, o = gates[rows].unbind(1)
-        recorded = Step(i, f, g, o, cell[rows], hidden[rows])
-        for pair in zip(recorded, expected, strict=True):
-            difference, size, _ = _difference(*pair)
-            worst, scale = max(worst, difference), max(scale, size)
-    return worst, scale
-
-
 @torch.no_grad()
-def certify(
-    module: str,
-    call: int,
-    run: Run,
-    form: Form,
-    returned: tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]],
-    trajectories: Iterable[Trajectory],
-) -> CallCheck:
-    """Check one call: the run against what was returned and against the readable step, the trajectories against their names.
+def certify(module: str, call: int, opened: Opened, trajectories: Iterable[Trajectory]) -> CallCheck:
+    """Check one call: what was recomputed against what was returned, and the trajectories by their names.
+
+    Parameters
+    ----------
+    module, call
+        Which it is, for the message.
+    opened : Opened
+        The call, recomputed.
+    trajectories : iterable of Trajectory
+        What would be recorded.
 
     Raises
     ------
     CertificateError
         If what was recorded isn't what the layer returned, or doesn't satisfy the layer's equations.
     """
-    output, (h_n, c_n) = returned
-    pairs = {"output": (run.output, output), "h_n": (run.h_n, h_n), "c_n": (run.c_n, c_n)}
-    ends = {name: _difference(*(part.data if isinstance(part, PackedSequence) else part for part in pair)) for name, pair in pairs.items()}
-    equations = [_by_the_equations(layer, form) for layer in run.layers]
-    dtype = run.h_n.dtype
-    absolute, relative = _TOLERANCES[dtype]
-    scale = max([end[1] for end in ends.values()] + [scale for _, scale in equations])
+    ends = {name: _difference(tensor, opened.returned[name]) for name, tensor in opened.expected.items()}
+    layers = [_difference(*pair) for layer in opened.layers for pair in layer.checked()]
+    absolute, relative = _TOLERANCES[opened.dtype]
+    scale = max(scale for _, scale, _ in [*ends.values(), *layers])
     check = CallCheck(
         module=module,
         call=call,
         output=ends["output"][0],
-        h_n=ends["h_n"][0],
-        c_n=ends["c_n"][0],
-        equations=max([difference for difference, _ in equations] + [trajectory.residual() for trajectory in trajectories]),
+        h_n=ends["h_n"][0] if "h_n" in ends else 0.0,
+        c_n=max((end[0] for name, end in ends.items() if name not in ("output", "h_n")), default=0.0),
+        equations=max([difference for difference, _, _ in layers] + [trajectory.residual() for trajectory in trajectories]),
         scale=scale,
         tolerance=absolute + relative * scale,
         nonfinite=ends["output"][2],
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=str(opened.dtype).removeprefix("torch."),
     )
+    if not check.worst <= check.tolerance:
+        rounding = max(layer.rounding(opened.dtype) for layer in opened.layers)
+        check = check._replace(rounding=rounding, tolerance=check.tolerance + rounding)
     if not check.worst <= check.tolerance:
         worst = max(("output", "h_n", "c_n", "equations"), key=lambda name: getattr(check, name))
         raise CertificateError(
             f"{module or 'the model'}, call {call}: what the equations give differs from what the layer returned by {check.worst:.1e} in "
-            f"{worst}, at most {check.tolerance:.1e} was expected. Likely a subclass with a forward pass of its own, weights that are "
-            "changed inside the call, or autocast; nothing of this call is kept"
+            f"{worst}, at most {check.tolerance:.1e} was expected. Likely a subclass with a forward pass of its own, or weights that are "
+            "changed inside the call; nothing of this call is kept"
         )
     return check

@@ -11,7 +11,7 @@ from lstm_explain.display import jsonable, number
 from lstm_explain.errors import InputError
 from lstm_explain.plots import panels, plot
 from lstm_explain.report.measure import Measured
-from lstm_explain.report.section import Picture, Section
+from lstm_explain.report.section import Picture, Section, nothing
 from lstm_explain.study import Place, Study
 
 SHOWN = 440
@@ -143,4 +143,4 @@ def _visible(token: str) -> str:
 
 def _empty(reason: str) -> Section:
     title = "Why this output, here?"
-    return Section("attribution", title, f"No output is explained: {reason}.", (), "Nothing was computed.", reason, {"none": reason})
+    return nothing("attribution", title, "No output is explained", reason)

@@ -16,11 +16,13 @@ from lstm_explain.analyses.probing.labels import read, resolve
 from lstm_explain.analyses.probing.probe import Probing, ProbingResult
 from lstm_explain.analyses.probing.untrained import untrained
 from lstm_explain.analyses.saturation import Saturation, SaturationResult
-from lstm_explain.analyses.timescale import Timescale, TimescaleResult
+from lstm_explain.analyses.timescale import KEEPS, Timescale, TimescaleResult
 from lstm_explain.errors import InputError, as_input_error
+from lstm_explain.recording.certificate import CallCheck, Certificate
+from lstm_explain.recording.recording import Coverage, Recording
 from lstm_explain.recording.runner import record
 from lstm_explain.study import Batch, Study
-from lstm_explain.trajectory import CallCheck, Certificate, Coverage, Padding, Recording, together
+from lstm_explain.trajectory import Padding, together
 
 BATCH = 16
 FOLDS = 3
@@ -48,13 +50,15 @@ class Clock:
 class Measured:
     """What the pass found.
 
+    ``units`` has how many units each layer has. ``saturation`` and ``timescale`` are None where no layer has gates, or none that keeps.
     ``halves`` are the saturation of two disjoint halves of the groups, for a check of how far the shares depend on which text was
     read. ``probing`` is None where there is nothing to probe for, and ``unprobed`` says why, for each label and control.
     """
 
-    saturation: SaturationResult
+    units: dict[str, int]
+    saturation: SaturationResult | None
     halves: tuple[SaturationResult, SaturationResult] | None
-    timescale: TimescaleResult
+    timescale: TimescaleResult | None
     certificate: Certificate
     coverage: Coverage
     loss: float | None
@@ -165,6 +169,8 @@ def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quie
     paddings: set[Padding] = set()
     probes = _Probes(study, seed)
     nats: dict[str, list[float]] = {}
+    units: dict[str, int] = {}
+    gated = keeping = False
     batches = list(study.batches(BATCH))
     for batch in tqdm(batches, desc="recording", unit="batch", disable=True if quiet else None):
         lengths = None if study.lengths is None else batch.lengths
@@ -181,7 +187,10 @@ def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quie
                     total = nats.setdefault(group, [0.0, 0.0])
                     total[0] += float(losses[at, :length].sum())
                     total[1] += length
-        for trajectory in recording.values():
+        for name, trajectory in recording.items():
+            units[name] = trajectory.signal(trajectory.memory).shape[2]
+            gated |= bool(trajectory.gates)
+            keeping |= any(gate in trajectory.gates for gate in KEEPS)
             with clock("saturation"):
                 for half in (0, 1):
                     mine = [at for at in range(len(batch.lengths)) if half_of[batch.rows.start + at] == half]
@@ -198,13 +207,14 @@ def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quie
         never = set(coverage.never_called) if never is None else never & set(coverage.never_called)
         closed |= coverage.not_opened
     with clock("saturation"):
-        halves = (saturations[0].compute(), saturations[1].compute()) if len(set(half_of)) == 2 else None
+        halves = (saturations[0].compute(), saturations[1].compute()) if gated and len(set(half_of)) == 2 else None
         saturations[0].merge(saturations[1])
     sums = np.array(list(nats.values())).sum(0) if nats else None
     return Measured(
-        saturation=saturations[0].compute(),
+        units=units,
+        saturation=saturations[0].compute() if gated else None,
         halves=halves,
-        timescale=timescales.compute(),
+        timescale=timescales.compute() if keeping else None,
         certificate=Certificate(tuple(checks)),
         coverage=Coverage(seen, tuple(sorted(never or ())), closed, together(paddings)),
         loss=None if sums is None else float(sums[0] / sums[1]),

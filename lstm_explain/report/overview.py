@@ -14,13 +14,13 @@ def section(study: Study, measured: Measured) -> Section:
     certificate, coverage = measured.certificate, measured.coverage
     groups = len(set(study.groups)) if study.groups is not None else None
     worst = max(certificate.calls, key=lambda call: call.worst / call.tolerance)
-    units = sum(layer.units for layer in measured.saturation.layers.values())
+    units = sum(measured.units.values())
     files = f" from {number(groups)} groups" if groups else ""
     source = f" of {study.about['text']}" if "text" in study.about else ""
     data = f"{number(study.steps)} steps of {number(len(study.inputs))} sequences{files}{source}"
     parts = [
         f"{study.about.get('what', type(study.model).__name__)}, recorded over {data}: {number(units)} units in "
-        f"{len(measured.saturation.layers)} layers, {certificate.state} with a largest difference of {worst.worst:.1e} "
+        f"{len(measured.units)} layers, {certificate.state} with a largest difference of {worst.worst:.1e} "
         f"(allowed {worst.tolerance:.1e})"
     ]
     card: dict[str, Any] = study.about.get("card", {})
@@ -61,7 +61,7 @@ def section(study: Study, measured: Measured) -> Section:
                 "groups": groups,
                 "groups_none": None if groups is not None else "the study has no groups",
                 "units": units,
-                "layers": {name: layer.units for name, layer in measured.saturation.layers.items()},
+                "layers": measured.units,
                 "certificate": {
                     "state": certificate.state,
                     "calls": len(certificate.calls),

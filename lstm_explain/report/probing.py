@@ -8,7 +8,7 @@ from lstm_explain.analyses.probing.probe import MAJORITY, UNTRAINED, WINDOW, Lab
 from lstm_explain.display import number
 from lstm_explain.plots import panels, plot
 from lstm_explain.report.measure import Measured
-from lstm_explain.report.section import Picture, Section, Table
+from lstm_explain.report.section import Picture, Section, Table, nothing
 from lstm_explain.study import Study
 
 TITLE = "What do the cells know?"
@@ -19,7 +19,7 @@ def section(study: Study, measured: Measured) -> Section:
     result, missing = measured.probing, measured.unprobed
     if result is None or not result.labels:
         reason = "; ".join(missing.values()) or "the study has no labels"
-        return Section("probing", TITLE, f"Nothing is probed for: {reason}.", (), "Nothing was computed.", reason, {"none": reason})
+        return nothing("probing", TITLE, "Nothing is probed for", reason)
     shown = [name for name, found in result.labels.items() if found.verdict == "shown"]
     far = [name for name in shown if result.labels[name].verdict_long_range == "shown"]
     rest = [name for name in result.labels if name not in shown]
@@ -139,7 +139,7 @@ def _table(study: Study, measured: Measured) -> Table:
                 f"{best.score.value:.2f} ({found.best.replace('_', ' ')})",
                 f"{best.score.low:.2f} to {best.score.high:.2f}",
                 *(_value(one) for one in controls.values()),
-                f"{cell.unit_score.value:.2f} ({layer.removesuffix(' cell_state')} {', '.join(map(str, units))})",
+                f"{cell.unit_score.value:.2f} ({layer.rsplit(' ', 1)[0]} {', '.join(map(str, units))})",
                 _control_cell(found),
                 _or_dash(best.long_range.value),
                 "–" if twin is None else _or_dash(twin[1].long_range.value),
@@ -156,10 +156,7 @@ def _value(control: tuple[str, Probed] | None) -> str:
 
 
 def _control_cell(found: LabelProbing) -> str:
-    values = [
-        one.unit_score.value for source, one in found.controls.items() if source.startswith(UNTRAINED) and source.endswith("cell_state")
-    ]
-    return f"{max(values):.2f}" if values else "–"
+    return _or_dash(found.best_untrained_unit())
 
 
 def _or_dash(value: float) -> str:

@@ -6,7 +6,7 @@ from lstm_explain.analyses.saturation import THRESHOLDS
 from lstm_explain.display import number
 from lstm_explain.plots import panels, plot
 from lstm_explain.report.measure import Measured
-from lstm_explain.report.section import Picture, Section
+from lstm_explain.report.section import Picture, Section, nothing
 from lstm_explain.study import Study
 
 LOW, HIGH = THRESHOLDS[0]
@@ -17,9 +17,12 @@ SPARSE = 0.02
 def section(study: Study, measured: Measured) -> Section:
     """The saturation of every gate."""
     result = measured.saturation
+    if result is None:
+        return nothing("saturation", "Gates at their ends", "No gate is measured", "no layer has gates")
     counts = {gate: {side: result.units_saturated(side, gate)[0] for side in ("left", "right")} for gate in result.gates}
+    totals = {gate: result.units_saturated("left", gate)[1] for gate in result.gates}
     left, of = result.units_saturated("left")
-    right = counts["forget_gate"]["right"]
+    right, keeps = counts[result.keeps]["right"], f"{result.keeps.replace('_', ' ')}s"
     agrees = left <= SPARSE * of
     caveats = study.about.get("caveats", {})
     nonfinite = sum(int(layer.nonfinite.sum()) for layer in result.layers.values())
@@ -35,15 +38,16 @@ def section(study: Study, measured: Measured) -> Section:
     scatter, axes = panels(11, 4.2, len(result.gates))
     for ax, gate in zip(axes, result.gates, strict=True):
         n = counts[gate]
+        of_all = f"{gate.replace('_', ' ')}: {n['left']} of {totals[gate]} units are left-, {n['right']}"
         plot(
             result,
             ax,
             gate=gate,
-            title=f"{gate.replace('_', ' ')}: {n['left']} of {of} units are left-, {n['right']}\nright-saturated more than half the time",
+            title=f"{of_all}\nright-saturated more than half the time",
         )
     histogram, axes = panels(11, 3.2, len(result.gates))
     for ax, gate in zip(axes, result.gates, strict=True):
-        n = sum(layer.histogram[result.gates.index(gate)] for layer in result.layers.values())
+        n = sum(layer.histogram[layer.gates.index(gate)] for layer in result.layers.values() if gate in layer.gates)
         ends = (n[result.edges[1:] <= LOW].sum() + n[result.edges[:-1] >= HIGH].sum()) / max(n.sum(), 1)
         plot(
             result,
@@ -53,7 +57,8 @@ def section(study: Study, measured: Measured) -> Section:
             title=f"{gate.replace('_', ' ')}: {ends:.0%} of all values\nare below {LOW} or above {HIGH}",
         )
 
-    share = f"{left} of {number(of)} forget gates ({left / of:.1%})"
+    names = [gate.replace("_gate", "") for gate in result.gates]
+    share = f"{left} of {number(of)} {keeps} ({left / of:.1%})"
     shown = (
         [f"Halves of the data disagree on a unit's share by {np.median(gaps):.3f} in the median and {gaps.max():.2f} at most"]
         if gaps is not None and len(gaps)
@@ -74,7 +79,11 @@ def section(study: Study, measured: Measured) -> Section:
                 scatter,
                 f"Scatter of left- and right-saturation for each gate and unit: {share} lie beyond one half on the left.",
             ),
-            Picture("saturation_histogram", histogram, "Histograms of all values of the input, forget and output gates, by layer."),
+            Picture(
+                "saturation_histogram",
+                histogram,
+                f"Histograms of all values of the {_and(names)} gates, by layer.",
+            ),
         ),
         method=(
             f"At each step a gate below 0.1 counts as left-saturated and one above 0.9 as right-saturated, over "
@@ -90,8 +99,13 @@ def section(study: Study, measured: Measured) -> Section:
         numbers=result.to_dict()
         | {
             "units_saturated_more_than_half": counts | {"of": of},
-            "forget_left_share": left / of,
+            "gate_that_keeps": result.keeps,
+            "left_share_of_gate_that_keeps": left / of,
             "halves": None if gaps is None or not len(gaps) else {"median_gap": float(np.median(gaps)), "largest_gap": float(gaps.max())},
             "halves_none": None if gaps is not None and len(gaps) else "the data has only one group, or no gate is finite",
         },
     )
+
+
+def _and(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]

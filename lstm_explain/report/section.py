@@ -38,3 +38,8 @@ class Section:
     not_shown: str
     numbers: Mapping[str, Any]
     tables: tuple[Table, ...] = ()
+
+
+def nothing(name: str, title: str, finding: str, reason: str) -> Section:
+    """A question that can't be asked here, and why."""
+    return Section(name, title, f"{finding}: {reason}.", (), "Nothing was computed.", reason, {"none": reason})

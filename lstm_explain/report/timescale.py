@@ -5,13 +5,15 @@ import numpy as np
 from lstm_explain.display import number
 from lstm_explain.plots import panels, plot
 from lstm_explain.report.measure import Measured
-from lstm_explain.report.section import Picture, Section
+from lstm_explain.report.section import Picture, Section, nothing
 from lstm_explain.study import Study
 
 
 def section(study: Study, measured: Measured) -> Section:
     """Survival, half-lives, and the true retention beside the forget gate."""
     result = measured.timescale
+    if result is None:
+        return nothing("timescale", "How long cells remember", "No memory is measured", "no layer has a gate that keeps")
     medians, beyond = {}, {}
     for name, layer in result.layers.items():
         medians[name] = float(np.median(layer.half_life))

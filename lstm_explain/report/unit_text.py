@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lstm_explain.analyses.probing.probe import UNTRAINED, LabelProbing
+from lstm_explain.analyses.probing.probe import UNTRAINED
 from lstm_explain.analyses.unit_text import unit_text
 from lstm_explain.display import jsonable, number
 from lstm_explain.plots import panels, plot
 from lstm_explain.recording.runner import record
 from lstm_explain.report.measure import Measured
-from lstm_explain.report.section import Picture, Section
+from lstm_explain.report.section import Picture, Section, nothing
 from lstm_explain.study import Study
 
 TOKENS, COLUMNS = 1100, 88
@@ -26,11 +26,12 @@ def section(study: Study, measured: Measured) -> Section:
         {} if measured.probing is None else {n: f for n, f in measured.probing.labels.items() if f.kind == "binary" and f.classes[0] in "0"}
     )
     if study.tokens is None or measured.probing is None or not found:
-        return _empty(f"the study has no {'tokens' if study.tokens is None else 'yes-or-no label that can be probed for'}")
-    label = max(found, key=lambda name: found[name].best_unit()[1].unit_score.value - _untrained(found[name]))
+        missing = "tokens" if study.tokens is None else "yes-or-no label that can be probed for"
+        return nothing("unit_text", "One unit, reading", "No text is shown", f"the study has no {missing}")
+    label = max(found, key=lambda name: found[name].best_unit()[1].unit_score.value - np.nan_to_num(found[name].best_untrained_unit()))
     source, cell = found[label].best_unit()
-    score, twin = cell.unit_score, _untrained(found[label])
-    layer, unit = source.removesuffix(" cell_state"), cell.units[FOLD]
+    score, twin = cell.unit_score, found[label].best_untrained_unit()
+    (layer, state), unit = source.rsplit(" ", 1), cell.units[FOLD]
     truth = study.labels[label]
     groups = list(range(len(study.inputs))) if study.groups is None else list(study.groups)
     rows = [row for row, group in enumerate(groups) if measured.probing.fold_of[group] == FOLD]
@@ -41,7 +42,14 @@ def section(study: Study, measured: Measured) -> Section:
     with torch.no_grad(), record(study.model, lengths=[lengths[row]]) as recording:
         study.model(inputs)
     stretch = unit_text(
-        recording, study.tokens[row], layer=layer, unit=unit, start=start, stop=start + TOKENS, marks=truth[row, : lengths[row]] == 1
+        recording,
+        study.tokens[row],
+        layer=layer,
+        unit=unit,
+        signal=state,
+        start=start,
+        stop=start + TOKENS,
+        marks=truth[row, : lengths[row]] == 1,
     )
     words = label.replace("_", " ")
     group = f" of {study.groups[row]}" if study.groups is not None else ""
@@ -51,7 +59,7 @@ def section(study: Study, measured: Measured) -> Section:
         stretch,
         ax,
         columns=COLUMNS,
-        title=f"{layer} unit {unit}, cell state: AUC {score.value:.2f} for “{words}” on text it was not chosen on",
+        title=f"{layer} unit {unit}, {state.replace('_', ' ')}: AUC {score.value:.2f} for “{words}” on text it was not chosen on",
     )
     cells = len(measured.probing.cells)
     control = f"the best cell of an untrained network has {twin:.3f}" if np.isfinite(twin) else "no untrained network stands beside it"
@@ -64,7 +72,9 @@ def section(study: Study, measured: Measured) -> Section:
         ),
         pictures=(
             Picture(
-                "unit_text", drawn, f"Text{group} coloured by the cell state of {layer} unit {unit}; AUC {score.value:.2f} for {words}."
+                "unit_text",
+                drawn,
+                f"Text{group} coloured by the {state.replace('_', ' ')} of {layer} unit {unit}; AUC {score.value:.2f} for {words}.",
             ),
         ),
         method=(
@@ -97,18 +107,6 @@ def section(study: Study, measured: Measured) -> Section:
             }
         ),
     )
-
-
-def _empty(reason: str) -> Section:
-    return Section("unit_text", "One unit, reading", f"No text is shown: {reason}.", (), "Nothing was computed.", reason, {"none": reason})
-
-
-def _untrained(found: LabelProbing) -> float:
-    """The score of the untrained network's best cell, in the layer where it is best; -inf without one."""
-    values = [
-        one.unit_score.value for source, one in found.controls.items() if source.startswith(UNTRAINED) and source.endswith("cell_state")
-    ]
-    return max(values, default=-np.inf)
 
 
 def _from_line_start(tokens: Sequence[str]) -> int:

@@ -41,7 +41,7 @@ def test_it_reads_and_exports(recording):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"signal": "forget"}, "needed signal as one of input_gate"),
+        ({"signal": "forget"}, "needed the signal forget of l0, lstm, got input_gate"),
         ({"layer": "lstm.l0"}, "needed layer as one of l0, got 'lstm.l0'"),
         ({"unit": 1}, "needed unit from 0 to 0 of l0 cell_state, got 1"),
         ({"sequence": 2}, "needed sequence from 0 to 1, got 2"),

@@ -109,8 +109,8 @@ def test_calls_that_carry_their_state_join_along_time(kind, pieces, options):
         calls = recording.calls[suffix]
         assert [call.continues for call in calls] == [False] + [True] * (len(pieces) - 1)
         assert [call.trajectory.valid.shape[1] for call in calls] == list(pieces)
-        close(calls[-1].last_cell_state, joined.cell_state[:, -1])
-        close(calls[-1].last_hidden_state, joined.hidden_state[:, -1])
+        close(calls[-1].last["cell_state"], joined.cell_state[:, -1])
+        close(calls[-1].last["hidden_state"], joined.hidden_state[:, -1])
 
 
 @pytest.mark.parametrize("kind", ["torch", ("diagonal", "graves")])
@@ -231,8 +231,8 @@ def test_writing_in_place_afterwards_does_not_change_the_recording(kind, layout,
             again(*call_of(case))
     for found, wanted in ((recording["l0"], expected["l0"]), (recording.calls["l0"][0], expected.calls["l0"][0])):
         if isinstance(found, tuple):
-            assert torch.equal(found.last_hidden_state, wanted.last_hidden_state)
-            assert torch.equal(found.last_cell_state, wanted.last_cell_state)
+            assert torch.equal(found.last["hidden_state"], wanted.last["hidden_state"])
+            assert torch.equal(found.last["cell_state"], wanted.last["cell_state"])
             continue
         assert all(torch.equal(found.signals[name], wanted.signals[name]) for name in SIGNALS)
         assert torch.equal(found.initial_hidden_state, wanted.initial_hidden_state)

@@ -11,6 +11,7 @@ from lstm_explain.errors import CertificateError, RecordingError
 from lstm_explain.nn.equations import Form
 from lstm_explain.nn.layers import run_layers
 from lstm_explain.recording.certificate import certify
+from lstm_explain.recording.layers import opened_run
 from lstm_explain.recording.runner import record
 
 FULL = Form("full", "previous")
@@ -27,9 +28,14 @@ def returned_by(run):
     return run.output, (run.h_n, run.c_n)
 
 
+def certified(run, returned=None, form=FULL, trajectories=(), module="lstm", call=2):
+    opened = opened_run(run, Form(*form), returned or returned_by(run), given=False, carries=False)
+    return certify(module, call, opened, trajectories)
+
+
 def rejected(run, returned=None, form=FULL, trajectories=()):
     with pytest.raises(CertificateError) as caught:
-        certify("encoder.lstm", 3, run, form, returned or returned_by(run), trajectories)
+        certified(run, returned, form, trajectories, "encoder.lstm", 3)
     message = str(caught.value)
     assert message.startswith("encoder.lstm, call 3: ") and "\n" not in message
     assert isinstance(caught.value, RecordingError)
@@ -40,7 +46,7 @@ def rejected(run, returned=None, form=FULL, trajectories=()):
 @pytest.mark.parametrize("form", FORMS)
 def test_what_the_layer_computed_is_certified_with_room_to_spare(form, layout):
     run = run_of(form, Case(layout, LENGTHS[layout], num_layers=2, bidirectional=True, proj_size=2))
-    check = certify("lstm", 2, run, Form(*form), returned_by(run), ())
+    check = certified(run, form=form)
     assert (check.module, check.call, check.dtype, check.nonfinite) == ("lstm", 2, "float64", 0)
     assert check.output == check.h_n == check.c_n == 0.0
     assert check.worst == check.equations < check.tolerance / 10
@@ -92,7 +98,7 @@ def test_trajectories_under_wrong_names_are_rejected():
     with record(layer) as recording:
         layer(*call_of(case))
     true = list(recording.values())
-    assert certify("lstm", 0, run_of(), FULL, returned_by(run_of()), true).worst < 1e-12
+    assert certified(run_of(), trajectories=true).worst < 1e-12
     for one, other in (("input_gate", "forget_gate"), ("output_gate", "forget_gate"), ("cell_state", "cell_candidate")):
         signals = true[1].signals | {one: true[1].signals[other], other: true[1].signals[one]}
         rejected(run_of(), trajectories=[true[0], dataclasses.replace(true[1], signals=signals)])
@@ -128,12 +134,12 @@ def test_another_shape_is_rejected():
 )
 def test_the_tolerance_is_that_of_the_dtype_at_the_scale_of_the_values(dtype, absolute, relative):
     run = run_of(case=Case(), dtype=dtype)
-    check = certify("lstm", 0, run, FULL, returned_by(run), ())
+    check = certified(run)
     signals = [run.output, run.h_n, run.c_n, *(run.layers[0].saved.gates, run.layers[0].saved.cell)]
     assert check.scale == pytest.approx(max(float(signal.abs().max()) for signal in signals), rel=1e-2)
     assert check.tolerance == absolute + relative * check.scale
     near, far = 0.5 * check.tolerance, 4 * check.tolerance
-    certify("lstm", 0, run, FULL, (run.output, (run.h_n, run.c_n.double() + near)), ())
+    certified(run, (run.output, (run.h_n, run.c_n.double() + near)))
     rejected(run, (run.output, (run.h_n, run.c_n.double() + far)))
 
 
@@ -162,6 +168,12 @@ class OtherShape(nn.LSTM):
         return output[1:], states
 
 
+def test_an_output_of_another_shape_is_refused():
+    layer = randomise(OtherShape(2, 3, dtype=torch.float64))
+    with pytest.raises(RecordingError, match="^needed 12 steps of 3 units from OtherShape, got "), record(layer):
+        layer(call_of(Case())[0])
+
+
 class ChangesItsWeights(nn.LSTM):
     def forward(self, input, hx=None):
         returned = super().forward(input, hx)
@@ -170,7 +182,7 @@ class ChangesItsWeights(nn.LSTM):
         return returned
 
 
-@pytest.mark.parametrize("kind", [OtherWeights, OtherInput, OtherState, OtherShape, ChangesItsWeights])
+@pytest.mark.parametrize("kind", [OtherWeights, OtherInput, OtherState, ChangesItsWeights])
 def test_a_subclass_that_computes_something_else_is_refused_by_name_and_not_kept(kind):
     model = nn.ModuleDict({"encoder": nn.ModuleDict({"lstm": randomise(kind(2, 3, dtype=torch.float64))})})
     lstm = model["encoder"]["lstm"]
@@ -219,11 +231,16 @@ def test_a_subclass_that_computes_the_same_is_certified():
     assert recording.certificate.state == "certified" and recording["l0"].kind == "lstm"
 
 
-def test_autocast_is_refused_for_the_layer_of_torch():
-    layer = torch_lstm(Case(), torch.float32)
-    with torch.no_grad(), record(layer), torch.autocast("cpu", dtype=torch.bfloat16):
-        with pytest.raises(CertificateError, match="autocast"):
-            layer(call_of(Case(), torch.float32)[0])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+@pytest.mark.parametrize("grad", [True, False])
+def test_autocast_is_certified_at_the_tolerance_of_what_it_computes_in(kind, grad):
+    layer, input = randomise(kind(2, 3)), call_of(Case(), torch.float32)[0]
+    with torch.set_grad_enabled(grad), torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = layer(input if kind in (nn.LSTM, nn.GRU, nn.RNN) else input[0])
+        with record(layer) as recording:
+            found = layer(input if kind in (nn.LSTM, nn.GRU, nn.RNN) else input[0])
+    assert torch.equal(*(returned if isinstance(returned, torch.Tensor) else returned[0] for returned in (found, expected)))
+    assert recording.certificate.calls[0].dtype == "bfloat16" and recording.certificate.state == "certified"
 
 
 @pytest.mark.parametrize("kind", ["torch", FULL])

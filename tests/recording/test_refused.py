@@ -1,5 +1,7 @@
 """What can not be recorded is refused in one line; what was not seen is said."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from cases import (
@@ -13,18 +15,15 @@ from recordings import refused
 from torch import nn
 
 from lstm_explain.errors import InputError, RecordingError
-from lstm_explain.nn.lstm import PeepholeLSTM, PeepholeLSTMCell
+from lstm_explain.nn.lstm import PeepholeLSTM
 from lstm_explain.recording.runner import record
 
 
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (nn.Linear(2, 2), ["no recurrent layer", "Linear"]),
-        (nn.GRU(2, 2), ["GRU"]),
-        (nn.ModuleDict({"a": nn.GRU(2, 2), "b": nn.RNNCell(2, 2)}), ["a (GRU)", "b (RNNCell)"]),
-        (nn.ModuleDict({"cell": nn.LSTMCell(2, 2)}), ["cell (LSTMCell)"]),
-        (nn.ModuleDict({"cell": PeepholeLSTMCell(2, 2)}), ["cell (PeepholeLSTMCell)"]),
+        (nn.Linear(2, 2), ["found none", "Linear"]),
+        (nn.Sequential(nn.Linear(2, 2), nn.ReLU()), ["found none", "Sequential", "lx.register"]),
     ],
 )
 def test_a_model_that_can_not_be_opened_is_refused(model, words):
@@ -37,32 +36,49 @@ def test_what_is_not_a_module_is_refused(model):
     refused(InputError, lambda: record(model).__enter__())
 
 
+class Unopened(nn.RNNBase):
+    """A layer of PyTorch's family that isn't one of its kinds."""
+
+    def __init__(self):
+        super().__init__("LSTM", 2, 3)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
 def test_coverage_says_what_was_not_seen():
     model = nn.ModuleDict({name: torch_lstm(Case()) for name in ("used", "unused")})
-    model["gru"], model["cell"] = nn.GRU(2, 2), PeepholeLSTMCell(2, 2)
+    model["other"], model["scripted"] = Unopened(), torch.jit.script(nn.GRU(2, 3))
     with record(model) as recording:
         assert str(recording.certificate) == "uncertified: nothing was recorded" and len(recording) == 0
         model["used"](call_of(Case())[0])
         model["used"](call_of(Case())[0])
     coverage = recording.coverage
     assert coverage.recorded == {"used": 2} and coverage.never_called == ("unused",)
-    assert coverage.not_opened == {"gru": "GRU", "cell": "PeepholeLSTMCell"}
-    assert all(words in str(coverage) for words in ("used x2", "never called: unused", "gru (GRU)", "padding: unknown"))
+    assert set(coverage.not_opened) == {"other", "scripted"}
+    assert "lx.register" in coverage.not_opened["other"] and "eager" in coverage.not_opened["scripted"]
+    assert all(words in str(coverage) for words in ("used x2", "never called: unused", "scripted (GRU", "padding: unknown"))
 
 
-def test_dropout_between_the_layers_of_torch_is_refused_in_training_mode():
-    case = Case(num_layers=2)
-    layer = nn.LSTM(**case.arguments, dropout=0.5, dtype=torch.float64)
-    random = torch.get_rng_state()
+def test_a_block_in_which_nothing_runs_is_not_silent():
+    with (
+        pytest.warns(UserWarning, match="^nothing was recorded: .*never called: used.* call the model"),
+        record(nn.ModuleDict({"used": torch_lstm(Case())})),
+    ):
+        pass
 
-    def call():
-        with record(layer):
-            layer(call_of(case)[0])
 
-    assert "eval()" in refused(RecordingError, call)
-    assert torch.equal(torch.get_rng_state(), random) and "forward" not in vars(layer)
+def test_dropout_between_the_layers_is_the_one_of_the_pass_that_ran():
+    case = Case(num_layers=3, hidden_size=8)
+    layer = randomise(nn.LSTM(**case.arguments, dropout=0.5, dtype=torch.float64))
+    outputs = []
+    for recorded in (False, True):
+        torch.manual_seed(1)
+        with record(layer) if recorded else nullcontext() as recording:
+            outputs.append((layer(call_of(case)[0])[0], torch.get_rng_state()))
+    assert all(map(torch.equal, *outputs)) and recording.certificate.worst.worst <= 1e-12
     layer.eval()
-    call()
+    with record(layer) as without:
+        layer(call_of(case)[0])
+    assert (recording["l2"].cell_state - without["l2"].cell_state).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])

@@ -33,7 +33,7 @@ def page(written):
 
 def test_at_most_two_in_a_hundred_forget_gates_are_left_saturated_most_of_the_time(sidecar):
     section = sidecar["sections"]["saturation"]
-    assert section["forget_left_share"] <= 0.02 and "as Karpathy, Johnson and Li (2015) found" in section["finding"]
+    assert section["left_share_of_gate_that_keeps"] <= 0.02 and "as Karpathy, Johnson and Li (2015) found" in section["finding"]
 
 
 def test_the_price_on_forgetting_stands_beside_that_figure(sidecar, page):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lstm_explain.errors import InputError, as_input_error
-from lstm_explain.recording.runner import replaced
+from lstm_explain.recording.stand_in import replaced
 
 Wanted = int | tuple[int, ...] | None
 """A class, or an element of the output; None where the output is one number already."""

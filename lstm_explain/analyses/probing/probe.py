@@ -1,6 +1,6 @@
 """`probe`: does a layer's state tell this label, beyond what an untrained network and the last few inputs tell of it?"""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -17,7 +17,8 @@ from lstm_explain.analyses.probing.scores import METRICS, Interval, Score, draws
 from lstm_explain.analyses.probing.unit_scores import Moved, Null, UnitScoresResult, null_for, scores_of
 from lstm_explain.display import jsonable, table
 from lstm_explain.errors import InputError
-from lstm_explain.trajectory import Padding, Recording, Trajectory, together
+from lstm_explain.recording.recording import Recording
+from lstm_explain.trajectory import Padding, Trajectory, together
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -71,7 +72,7 @@ class LabelProbing:
         *Shown* if the interval lies above every control's and the p-value is at most 5 %; *not shown* isn't "not so". *Not controlled*
         without an untrained network and a window.
     units : UnitScoresResult
-        All cells of all layers by themselves, in the order of `ProbingResult.cells`.
+        All cells of all layers by themselves (hidden units where there are no cells), in the order of `ProbingResult.cells`.
     unconverged : int
         Fits that had not converged.
     """
@@ -94,10 +95,15 @@ class LabelProbing:
     units: UnitScoresResult
     unconverged: int
 
-    def best_unit(self, signal: str = "cell_state") -> tuple[str, Probed]:
-        """The layer and state whose best single unit scores highest, among those of a signal."""
-        name = max((name for name in self.probes if name.endswith(f" {signal}")), key=lambda name: _rank(self.probes[name].unit_score))
+    def best_unit(self) -> tuple[str, Probed]:
+        """The layer and state whose best single unit scores highest, among the states that remember."""
+        name = max(memories(self.probes), key=lambda name: _rank(self.probes[name].unit_score))
         return name, self.probes[name]
+
+    def best_untrained_unit(self) -> float:
+        """The same of the untrained network: the score of its best unit; NaN without one."""
+        names = memories(name for name in self.controls if name.startswith(f"{UNTRAINED} "))
+        return max((self.controls[name].unit_score.value for name in names), default=float("nan"))
 
     def best_control(self, of: str) -> tuple[str, Probed] | None:
         """The best of a control's probes (``"untrained"`` has one for each layer and state), or None without that control."""
@@ -114,7 +120,7 @@ class ProbingResult:
     ----------
     labels : mapping of str to LabelProbing
     cells : tuple of (layer, unit)
-        The unit axis of each label's `units`.
+        The unit axis of each label's `units`: cell states, or hidden states of a layer without cells.
     groups, folds : int
     stride : int
         Every so many steps of a sequence were kept for classification and scores; ridge fits use all of them.
@@ -180,6 +186,13 @@ class ProbingResult:
         return DataFrame(rows, columns=["label", "metric", "source", *spans])
 
 
+def memories(sources: Iterable[str]) -> list[str]:
+    """Of layers and states, ``"lstm.l1 cell_state"``, those that remember: the cell state, or the hidden state of a layer without cells."""
+    names = list(sources)
+    cells = {name.removesuffix(" cell_state") for name in names if name.endswith(" cell_state")}
+    return [name for name in names if name.rsplit(" ", 1)[0] not in cells or name.endswith(" cell_state")]
+
+
 def _plain(found: LabelProbing) -> dict[str, Any]:
     """Fields by name, named tuples as mappings."""
 
@@ -240,6 +253,9 @@ class Probing:
     InputError
         If there are fewer groups than folds.
     """
+
+    needs = ("labels", "groups")
+    """What ``record(model, into=[...])`` must be told with `Recording.annotate` before each call."""
 
     def __init__(self, groups: Sequence[Any], *, folds: int = 5, stride: int = 1, window: int = 8, seed: int = 0) -> None:
         from sklearn.model_selection import GroupKFold
@@ -355,7 +371,7 @@ class Probing:
             for name, one in self._fit(source, truths):
                 fitted[name][source] = one
         times = draws(len(self._at), resamples, self._seed)
-        cells = [source for source in sources if source.endswith(" cell_state") and not source.startswith(f"{UNTRAINED} ")]
+        cells = memories(source for source in sources if " " in source and not source.startswith(f"{UNTRAINED} "))
         found = {}
         for name, truth in truths.items():
             states = np.concatenate([self._kept[f"source {source}"][self._kept[f"defined {name}"]] for source in cells], axis=1)
@@ -364,9 +380,7 @@ class Probing:
             found[name] = self._label(name, truth, fitted[name], units, times, permutations)
         return ProbingResult(
             labels=found,
-            cells=tuple(
-                (cell.removesuffix(" cell_state"), unit) for cell in cells for unit in range(self._kept[f"source {cell}"].shape[1])
-            ),
+            cells=tuple((cell.rsplit(" ", 1)[0], unit) for cell in cells for unit in range(self._kept[f"source {cell}"].shape[1])),
             groups=len(self._at),
             folds=self._folds,
             stride=self._stride,
@@ -411,7 +425,7 @@ class Probing:
             for name, trajectory in one.items():
                 if not np.array_equal(trajectory.valid.cpu().numpy(), valid):
                     raise InputError(f"needed recordings of the same steps in every layer, got others in {prefix}{name}")
-                for signal in STATES:
+                for signal in (state for state in STATES if state in trajectory.initial):
                     states = _finite(trajectory, signal, prefix)
                     yield f"{prefix}{name} {signal}", states.astype(np.float64), states[keep]
         if inputs is not None:

@@ -37,7 +37,7 @@ class Gradients(NamedTuple):
     weights: Weights
 
 
-def _steps(sizes: Sequence[int], reverse: bool) -> Iterator[tuple[slice, int]]:
+def steps_of(sizes: Sequence[int], reverse: bool) -> Iterator[tuple[slice, int]]:
     """The rows of each step, in the order in which the layer reads them."""
     stop = sum(sizes) if reverse else 0
     for n in reversed(sizes) if reverse else sizes:
@@ -76,7 +76,7 @@ def forward(
     cell = x.new_empty(rows, H)
     hidden = x.new_empty(rows, P)
     state = torch.cat([h0, c0], dim=1)
-    for at, n in _steps(sizes, reverse):
+    for at, n in steps_of(sizes, reverse):
         z, c, h = gates[at], cell[at], hidden[at]
         s = seen[at]
         s.copy_(state[:n])
@@ -149,7 +149,7 @@ def backward(
         d_state[:, :P] = grad_last_h
     if grad_last_c is not None:
         d_state[:, P:] = grad_last_c
-    for at, n in reversed(list(_steps(sizes, reverse))):
+    for at, n in reversed(list(steps_of(sizes, reverse))):
         d_h, d_c = d_state[:n, :P], d_state[:n, P:]
         if grad_hidden is not None:
             d_h += grad_hidden[at]

@@ -47,7 +47,9 @@ def planted(cells, hidden=None, lengths=None, name="l0"):
     signals = gates | {"cell_state": cells, "hidden_state": cells.tanh() if hidden is None else torch.as_tensor(hidden)}
     zeros, begins = torch.zeros(batch, units), torch.zeros(batch, dtype=torch.long)
     padding = "none" if valid.all() else "known"
-    return {name: lx.Trajectory(name, "lstm", signals, valid, padding, zeros, zeros, begins, False, Form(None))}
+    return {
+        name: lx.Trajectory(name, "lstm", signals, valid, padding, {"hidden_state": zeros, "cell_state": zeros}, begins, False, Form(None))
+    }
 
 
 def recorded(lstm, inputs):

@@ -1,0 +1,98 @@
+"""What a sequence computed inside, from its input and the hidden states that came out of it.
+
+With the hidden states known at every step nothing is recurrent but the cell state: the gates of all steps are two matrix
+products, and the cell state is a scan. Rows are steps one after the other, as in `lstm_explain.nn.kernels.sequence`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lstm_explain.nn.equations import GRUStep, Step, Weights, gru_step
+from lstm_explain.nn.kernels.sequence import steps_of
+
+_ROUNDINGS = 8
+"""Roundings in one step of a cell state, those inside its gates' nonlinearities included."""
+
+
+def before(hidden: Tensor, h0: Tensor, sizes: Sequence[int], reverse: bool) -> Tensor:
+    """The hidden state that each row started from, ``(rows, state)``."""
+    state, parts = h0, []
+    for at, n in steps_of(sizes, reverse):
+        parts.append(state[:n])
+        state = hidden[at] if n == len(state) else torch.cat([hidden[at], state[n:]])
+    return torch.cat(parts[::-1] if reverse else parts)
+
+
+def last(after: Tensor, initial: Tensor, sizes: Sequence[int], reverse: bool) -> Tensor:
+    """The state that each sequence ended with, ``(batch, state)``."""
+    if reverse:
+        return after[: sizes[0]]
+    if sizes[-1] == sizes[0]:
+        return after[-sizes[0] :]
+    state = initial
+    for at, n in steps_of(sizes, reverse):
+        state = torch.cat([after[at], state[n:]])
+    return state
+
+
+def _add_recurrent(z: Tensor, hidden: Tensor, h0: Tensor, W_h: Tensor, sizes: Sequence[int], reverse: bool) -> None:
+    batch, rows = sizes[0], len(hidden)
+    if sizes[-1] != batch:
+        z.addmm_(before(hidden, h0, sizes, reverse), W_h.T)
+        return
+    # All steps are as wide as the first: what a row started from is the row one step away, and nothing need be moved.
+    first, rest = (slice(rows - batch, rows), slice(0, rows - batch)) if reverse else (slice(0, batch), slice(batch, rows))
+    z[first].addmm_(h0, W_h.T)
+    z[rest].addmm_(hidden[batch:] if reverse else hidden[: rows - batch], W_h.T)
+
+
+def _scan(kept: Tensor, added: Tensor, initial: Tensor, sizes: Sequence[int], reverse: bool) -> Tensor:
+    """``state_t = kept_t ⊙ state_{t-1} + added_t``, written over `added`; returns the last state ``(batch, unit)``."""
+    state = initial
+    if sizes[-1] == sizes[0]:
+        steps = list(zip(kept.split(sizes[0]), added.split(sizes[0]), strict=True))
+        for k, a in reversed(steps) if reverse else steps:
+            state = a.addcmul_(k, state)
+        return state
+    for at, n in steps_of(sizes, reverse):
+        now = added[at].addcmul_(kept[at], state[:n])
+        state = now if n == len(state) else torch.cat([now, state[n:]])
+    return state
+
+
+def lstm(x: Tensor, hidden: Tensor, h0: Tensor, c0: Tensor, weights: Weights, sizes: Sequence[int], reverse: bool) -> tuple[Step, Tensor]:
+    """Every gate and state of an LSTM without peepholes, and its last cell state ``(batch, hidden)``.
+
+    Parameters
+    ----------
+    x : Tensor ``(rows, input)``
+    hidden : Tensor ``(rows, state)``
+        What came out.
+    h0, c0 : Tensor ``(batch, state)``, ``(batch, hidden)``
+    """
+    W_x, W_h, b_x, b_h, _, _ = weights
+    H = c0.shape[1]
+    z = x @ W_x.T if b_x is None or b_h is None else torch.addmm(b_x + b_h, x, W_x.T)
+    _add_recurrent(z, hidden, h0, W_h, sizes, reverse)
+    z[:, : 2 * H].sigmoid_()
+    z[:, 2 * H : 3 * H].tanh_()
+    z[:, 3 * H :].sigmoid_()
+    i, f, g, o = z.view(len(z), 4, H).unbind(1)
+    cell = i * g
+    last_c = _scan(f, cell, c0, sizes, reverse)
+    return Step(i, f, g, o, cell, hidden), last_c
+
+
+def gru(x: Tensor, hidden: Tensor, h0: Tensor, weights: Weights, sizes: Sequence[int], reverse: bool) -> GRUStep:
+    """Every gate of a GRU, and its hidden states as its equations give them from those that came out."""
+    return gru_step(x, before(hidden, h0, sizes, reverse), weights)
+
+
+def rounding(computed: Step, c0: Tensor, sizes: Sequence[int], reverse: bool, dtype: torch.dtype) -> float:
+    """What rounding alone may add up to in an LSTM's cell state: each step rounds, and the next ones keep f of it."""
+    i, f, g, _, c, _ = (signal.double().nan_to_num_(0.0, 0.0, 0.0) for signal in computed)
+    error = _ROUNDINGS * torch.finfo(dtype).eps * (c.abs() + (i * g).abs())
+    _scan(f, error, torch.zeros_like(c0, dtype=torch.float64), sizes, reverse)
+    return float(error.max())

@@ -1,0 +1,244 @@
+"""What a cell computed inside, one step at a time: PyTorch's, ours, and those that a user has registered."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lstm_explain.errors import InputError, RecordingError, as_input_error
+from lstm_explain.nn.equations import Form, Weights, stepper
+from lstm_explain.nn.layout import Layout
+from lstm_explain.nn.lstm import PeepholeLSTMCell
+from lstm_explain.recording.layers import kept_weights
+from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, computes_in, instead, mismatch, wide
+
+Equations = Callable[..., Mapping[str, Tensor]]
+
+
+class Registered(NamedTuple):
+    """What a user said of a class of cells."""
+
+    equations: Equations
+    states: tuple[str, ...]
+
+
+REGISTERED: dict[type[nn.Module], Registered] = {}
+"""The classes of cells that users have registered."""
+
+
+def register(cell: type[nn.Module], equations: Equations, *, states: tuple[str, ...] | None = None) -> None:
+    """Make a class of cells of your own recordable, by its equations.
+
+    A cell is a module that takes one step: called as ``cell(x, h)``, ``cell(x, (h, c))`` or ``cell(x, h, c)``, it returns its new
+    state, ``h`` or ``(h, c)``, or ``(output, state)``. Each call is checked: where the equations give another state than the
+    cell returned, it is refused.
+
+    Parameters
+    ----------
+    cell : type
+        A subclass of `torch.nn.Module`; its subclasses are recorded by the same equations.
+    equations : callable
+        ``equations(cell, x, *states)`` with the module, its input ``(batch, feature)`` and the states before the step
+        ``(batch, unit)``; returns everything to be recorded by name, each ``(batch, unit)``, the new states among them. What is
+        called ``*_gate`` is taken for a gate between 0 and 1.
+    states : tuple of str, optional
+        The names of the states in the order of the call: ``("hidden_state",)`` for one and ``("hidden_state", "cell_state")``
+        for two, if left out.
+
+    Raises
+    ------
+    InputError
+        If `cell` isn't a class of modules, `equations` can't be called, or there is no state.
+
+    Examples
+    --------
+    >>> import torch, lstm_explain as lx
+    >>> class Leaky(torch.nn.Module):
+    ...     def __init__(self, size):
+    ...         super().__init__()
+    ...         self.keep, self.read = torch.nn.Linear(size, size), torch.nn.Linear(size, size)
+    ...     def forward(self, x, h):
+    ...         f = torch.sigmoid(self.keep(x))
+    ...         return f * h + (1 - f) * torch.tanh(self.read(x))
+    >>> def equations(cell, x, h):
+    ...     f, g = torch.sigmoid(cell.keep(x)), torch.tanh(cell.read(x))
+    ...     return {"forget_gate": f, "candidate": g, "hidden_state": f * h + (1 - f) * g}
+    >>> lx.register(Leaky, equations)
+    >>> cell, h = Leaky(3), torch.zeros(2, 3)
+    >>> with lx.record(cell) as recording:
+    ...     for x in torch.randn(5, 2, 3):
+    ...         h = cell(x, h)
+    >>> recording["cell"].forget_gate.shape
+    torch.Size([2, 5, 3])
+    """
+    if not (isinstance(cell, type) and issubclass(cell, nn.Module)):
+        raise InputError(f"needed a class of torch.nn.Module, got {cell!r}")
+    if not callable(equations):
+        raise InputError(f"needed equations as a function (cell, x, *states), got {type(equations).__name__}")
+    if states is not None and (not states or not all(isinstance(state, str) for state in states)):
+        raise InputError(f"needed states as names, like ('hidden_state', 'cell_state'), got {states!r}")
+    REGISTERED[cell] = Registered(equations, () if states is None else tuple(states))
+
+
+class Told(NamedTuple):
+    """One call of a cell: what it returned, and its equations with their inputs."""
+
+    kind: str
+    form: Form | None
+    returned: Any
+    x: Tensor
+    before: Mapping[str, Tensor]
+    after: Mapping[str, Tensor]
+    equations: Callable[..., Mapping[str, Tensor]]
+    """``equations(x, *states)``, with the weights filled in."""
+    weights: Mapping[str, Tensor]
+    given: bool
+
+
+def _call(module: Any, original: Forward, input: Any, hx: Any = None) -> Told:
+    """One call of `torch.nn.LSTMCell`, `GRUCell`, `RNNCell` or `PeepholeLSTMCell`."""
+    returned = original(input, hx)
+    names = ("hidden_state", "cell_state") if isinstance(module, (nn.LSTMCell, PeepholeLSTMCell)) else ("hidden_state",)
+    after = returned if isinstance(returned, (tuple, list)) else (returned,)
+    if len(after) != len(names) or not all(isinstance(state, Tensor) for state in after):
+        raise mismatch(module, " and ".join(names), returned)
+    given = (hx if len(names) == 2 else (hx,)) if hx is not None else [torch.zeros_like(state) for state in after]
+    weights = Weights(*(getattr(module, name, None) for name in Weights._fields))  # type: ignore[arg-type]
+
+    def of(dtype: torch.dtype) -> Weights:
+        return Weights(*(None if w is None else w.to(dtype) for w in weights))  # type: ignore[arg-type]
+
+    form: Form | None = None
+    if isinstance(module, PeepholeLSTMCell):
+        kind, form = "peephole_lstm", module.form
+    elif isinstance(module, nn.LSTMCell):
+        kind, form = "lstm", Form(None)
+    else:
+        kind = "gru" if isinstance(module, nn.GRUCell) else f"rnn_{module.nonlinearity}"
+    by = stepper(kind, form)
+
+    def equations(x: Tensor, *states: Tensor) -> Mapping[str, Tensor]:
+        computed: Mapping[str, Tensor] = by(x, *states, of(x.dtype))._asdict()
+        return computed
+
+    before, states = (dict(zip(names, which, strict=True)) for which in (given, after))
+    return Told(kind, form, returned, input, before, states, equations, kept_weights(weights), hx is not None)
+
+
+def _call_registered(module: nn.Module, original: Forward, *args: Any, **kwargs: Any) -> Told:
+    """One call of a cell that a user has registered."""
+    returned = original(*args, **kwargs)
+    kind, (equations, names) = next((kind.__name__, REGISTERED[kind]) for kind in type(module).__mro__ if kind in REGISTERED)
+    after = _tensors(returned[1] if _with_output(returned) else returned)
+    after = after[: len(names)] if names else after
+    names = names or ("hidden_state", "cell_state")[: len(after)]
+    if len(after) != len(names) or not after:
+        raise mismatch(module, f"its state, {' and '.join(names) or 'one tensor or two'},", returned)
+    x, *given = _tensors((*args, *kwargs.values()))
+    with_state = bool(given)
+    given = given or [torch.zeros_like(state) for state in after]
+    if len(given) < len(names):
+        raise RecordingError(f"needed {kind} to be called with {', '.join(names)}, got {len(given)} of them")
+
+    def named(x: Tensor, *states: Tensor) -> Mapping[str, Tensor]:
+        with as_input_error(f"the equations registered for {kind}"):
+            computed = dict(equations(module, x, *states))
+        _check_signals(kind, computed, names, after)
+        return computed
+
+    before, states = dict(zip(names, given[: len(names)], strict=True)), dict(zip(names, after, strict=True))
+    return Told(kind, None, returned, x, before, states, named, {}, with_state)
+
+
+def _opened(told: Told, *, upcast: bool) -> Opened:
+    """A call of a cell as one step of one layer; recorded are its own states, and beside them what its equations give."""
+    output = next(iter(told.after.values()))
+    unbatched = told.x.dim() == 1
+    batch = 1 if unbatched else len(output)
+
+    def rows(tensor: Tensor) -> Tensor:
+        return wide(tensor).reshape(batch, -1)
+
+    inputs = [told.x, *told.before.values()]
+    with torch.no_grad(), torch.autocast(output.device.type, enabled=False):
+        computed = told.equations(*(wide(tensor) if upcast else tensor for tensor in inputs))
+    short = {"hidden_state": "h_n", "cell_state": "c_n"}
+    expected = {short.get(name, name): rows(computed[name]) for name in told.after}
+    returned = {short.get(name, name): rows(state) for name, state in told.after.items()}
+    first = next(iter(expected))
+    layer = OpenedLayer(
+        suffix="",
+        reverse=False,
+        signals={name: rows(told.after.get(name, signal)).clone() for name, signal in computed.items()},
+        initial={name: rows(state) for name, state in told.before.items()},
+        weights=told.weights,
+    )
+    return Opened(
+        kind=told.kind,
+        form=told.form,
+        layout=Layout((batch,), False, unbatched, False),
+        layers=[layer],
+        expected={"output": expected[first], **expected},
+        returned={"output": returned[first], **returned},
+        states={name: rows(state).unsqueeze(0) for name, state in told.after.items()},
+        dtype=computes_in(output),
+        given=told.given,
+        carries=True,
+    )
+
+
+def open_cell(module: nn.Module, original: Forward, *args: Any, **kwargs: Any) -> tuple[Any, Opened]:
+    """One step of a cell of PyTorch's or ours."""
+    told = _call(module, original, *args, **kwargs)
+    return told.returned, _opened(told, upcast=True)
+
+
+def open_registered(module: nn.Module, original: Forward, *args: Any, **kwargs: Any) -> tuple[Any, Opened]:
+    """One step of a cell that a user has registered; its equations read its own weights, so they run in its own dtype."""
+    told = _call_registered(module, original, *args, **kwargs)
+    return told.returned, _opened(told, upcast=False)
+
+
+def open_on_graph(module: nn.Module, original: Forward, *args: Any, **kwargs: Any) -> tuple[Any, Opened]:
+    """One step of any cell, with its signals on autograd's graph; its caller gets its own values bit for bit."""
+    registered = any(isinstance(module, kind) for kind in REGISTERED)
+    told = (_call_registered if registered else _call)(module, original, *args, **kwargs)
+    opened = _opened(told, upcast=not registered)
+    if not torch.is_grad_enabled():
+        return told.returned, opened
+    computed = told.equations(told.x, *told.before.values())
+    layers = [opened.layers[0]._replace(nodes=[computed])]
+    ours = {id(state): instead(state, computed[name]) for name, state in told.after.items()}
+    return _swapped(told.returned, ours), opened._replace(layers=layers)
+
+
+def _swapped(value: Any, by: Mapping[int, Tensor]) -> Any:
+    """The same nested tuples with some tensors replaced."""
+    if isinstance(value, Tensor):
+        return by.get(id(value), value)
+    if isinstance(value, (tuple, list)):
+        parts = [_swapped(part, by) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value
+
+
+def _check_signals(kind: str, computed: Mapping[str, Any], names: tuple[str, ...], after: list[Tensor]) -> None:
+    if missing := [name for name in names if name not in computed]:
+        raise InputError(f"needed {missing[0]} among what the equations of {kind} return, got {', '.join(computed) or 'nothing'}")
+    for name, signal in computed.items():
+        if not (isinstance(signal, Tensor) and signal.dim() == after[0].dim() and signal.shape[:-1] == after[0].shape[:-1]):
+            got = tuple(signal.shape) if isinstance(signal, Tensor) else type(signal).__name__
+            raise InputError(f"needed {name} of {kind} of shape {(*after[0].shape[:-1], 'unit')}, got {got}")
+
+
+def _with_output(returned: Any) -> bool:
+    """Whether a cell returned (output, state) with its state as a tuple."""
+    return isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], (tuple, list))
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """The tensors of nested tuples, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    return [tensor for part in value for tensor in _tensors(part)] if isinstance(value, (tuple, list)) else []

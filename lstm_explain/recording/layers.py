@@ -1,0 +1,238 @@
+"""What a layer computed inside: our own says so itself; a fused one of PyTorch is replayed from its own hidden states.
+
+A fused layer gives away the hidden states of its top layer. Those of the layers below come from the same kernel, called for one
+layer at a time in the same mode, so that they are the same bit for bit. With the hidden states known, all the rest is
+`lstm_explain.nn.kernels.replay`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import _VF, Tensor, nn
+
+from lstm_explain.errors import RecordingError
+from lstm_explain.nn.equations import Form, Nonlinearity, RNNStep, Step, Weights, rnn_step, step
+from lstm_explain.nn.kernels import replay
+from lstm_explain.nn.layers import LayerRun, Run, run_layers, suffixes, weights_of
+from lstm_explain.nn.layout import Layout, lay_out
+from lstm_explain.nn.lstm import PeepholeLSTM
+from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, computes_in, mismatch, rows_of, wide
+
+_ROWS = 4096
+"""How many steps are recomputed at once: bounds memory, changes nothing else."""
+
+
+def _repeatable(module: Any) -> None:
+    """A pass with masks between its layers can be repeated only where the masks can be drawn again."""
+    if draws(module) and next(module.parameters()).device.type != "cpu":
+        raise RecordingError(
+            f"needed a pass that can be repeated, got {type(module).__name__} in training mode with dropout between its layers on "
+            f"{next(module.parameters()).device}, whose masks can't be drawn again: call model.eval() first"
+        )
+
+
+def draws(module: Any) -> bool:
+    """Whether a call of it draws masks between its layers."""
+    return bool(module.training and module.dropout > 0 and module.num_layers > 1)
+
+
+@contextmanager
+def random_state(state: Tensor | None) -> Iterator[None]:
+    """The CPU's random state as it was, and afterwards as it is."""
+    if state is None:
+        yield
+        return
+    now = torch.get_rng_state()
+    torch.set_rng_state(state)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(now)
+
+
+def _parts(module: nn.Module, returned: Any, *, cell: bool) -> tuple[Any, tuple[Tensor, ...]]:
+    """A layer's output and its last states."""
+    match returned:
+        case (output, (Tensor() as h_n, Tensor() as c_n)) if cell:
+            return output, (h_n, c_n)
+        case (output, Tensor() as h_n) if not cell:
+            return output, (h_n,)
+    raise mismatch(module, "output, (h_n, c_n)" if cell else "output, h_n", returned)
+
+
+def _stacked(last: tuple[Tensor, ...], layout: Layout) -> dict[str, Tensor]:
+    """The last states by name, ``(layers * directions, batch, unit)``."""
+    names = ("hidden_state", "cell_state")[: len(last)]
+    return {name: state.detach().unsqueeze(1) if layout.unbatched else state.detach() for name, state in zip(names, last, strict=True)}
+
+
+def open_own(module: PeepholeLSTM, original: Forward, input: Any, hx: Any = None) -> tuple[Any, Opened]:
+    """Our own layer: the gates are what its forward pass computes anyway."""
+    if getattr(original, "__func__", None) is PeepholeLSTM.forward:
+        run = run_layers(module, module.form, input, hx)
+        returned = run.output, (run.h_n, run.c_n)
+    else:
+        _repeatable(module)
+        state = torch.get_rng_state() if draws(module) else None
+        returned = original(input, hx)
+        with torch.no_grad(), random_state(state):
+            run = run_layers(module, module.form, input, hx)
+    _parts(module, returned, cell=True)
+    return returned, opened_run(run, module.form, returned, given=hx is not None, carries=not module.bidirectional)
+
+
+def opened_run(run: Run, form: Form, returned: Any, *, given: bool, carries: bool) -> Opened:
+    """A run by our own equations, beside what its caller got."""
+    output, last = returned
+    return Opened(
+        kind="peephole_lstm",
+        form=form,
+        layout=run.layout,
+        layers=[_own_layer(layer, form) for layer in run.layers],
+        expected={"output": rows_of(run.output), "h_n": run.h_n, "c_n": run.c_n},
+        returned={"output": rows_of(output), **dict(zip(("h_n", "c_n"), last, strict=True))},
+        states=_stacked(last, run.layout),
+        dtype=run.h_n.dtype,
+        given=given,
+        carries=carries,
+    )
+
+
+def _own_layer(layer: LayerRun, form: Form) -> OpenedLayer:
+    i, f, g, o = layer.saved.gates.detach().unbind(1)
+    # The hidden states are also the caller's output, who may write into them.
+    signals = Step(i, f, g, o, layer.saved.cell.detach(), layer.saved.hidden.detach().clone())._asdict()
+    return OpenedLayer(
+        suffix=layer.suffix,
+        reverse=layer.reverse,
+        signals={name: wide(signal) for name, signal in signals.items()},
+        initial={"hidden_state": wide(layer.initial_h), "cell_state": wide(layer.initial_c)},
+        weights=kept_weights(layer.weights),
+        checked=partial(_by_the_equations, layer, form),
+    )
+
+
+def kept_weights(weights: Weights) -> dict[str, Tensor]:
+    """The weights that a trajectory's own equations need."""
+    return {name: wide(weight).clone() for name in ("weight_ch", "weight_hr") if (weight := getattr(weights, name)) is not None}
+
+
+def _by_the_equations(layer: LayerRun, form: Form) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every recorded value beside what one readable step gives from the recorded state before it."""
+    gates, seen, cell, hidden = layer.saved
+    for at in range(0, len(hidden), _ROWS):
+        rows = slice(at, at + _ROWS)
+        h, c = seen[rows].split([hidden.shape[1], cell.shape[1]], dim=1)
+        with torch.autocast(hidden.device.type, enabled=False):
+            expected = step(layer.x[rows], h, c, layer.weights, form)
+        i, f, g, o = gates[rows].unbind(1)
+        yield from zip(Step(i, f, g, o, cell[rows], hidden[rows]), expected, strict=True)
+
+
+def open_fused(module: nn.RNNBase, original: Forward, input: Any, hx: Any = None) -> tuple[Any, Opened]:
+    """`torch.nn.LSTM`, `GRU` or `RNN`: its own pass, bit for bit, and then what it computed inside."""
+    _repeatable(module)
+    state = torch.get_rng_state() if draws(module) else None
+    returned = original(input, hx)
+    kind = module.mode.lower()
+    output, last = _parts(module, returned, cell=kind == "lstm")
+    x, layout = lay_out(input, input_size=module.input_size, batch_first=module.batch_first, dtype=None)
+    dtype = computes_in(rows_of(output))
+    initial = initial_states(module, kind, layout, hx, rows_of(output))
+    top = layout.rows(rows_of(output).detach())
+    shape = (len(x), len(suffixes(module)) // module.num_layers * (module.proj_size or module.hidden_size))
+    if top.shape != shape:
+        got = f"an output of shape {tuple(rows_of(output).shape)}"
+        raise RecordingError(f"needed {shape[0]} steps of {shape[1]} units from {type(module).__name__}, got {got}")
+    with random_state(state):
+        below = list(_below(module, kind, layout, x.detach(), initial))
+    read = [x.detach(), *(onward for _, onward in below)]
+    came = [*(hidden for hidden, _ in below), top.clone()]
+    layers, ends = [], []
+    directions = 2 if module.bidirectional else 1
+    with torch.no_grad(), torch.autocast(top.device.type, enabled=False):
+        for at, suffix in enumerate(suffixes(module)):
+            layer, direction = divmod(at, directions)
+            hidden = wide(came[layer].chunk(directions, dim=1)[direction])
+            states = tuple(wide(state[at]) for state in initial)
+            weights = Weights(*(None if w is None else wide(w.to(dtype)) for w in weights_of(module, suffix)))  # type: ignore[arg-type]
+            opened, end = _replayed(kind, suffix, direction == 1, wide(read[layer].to(dtype)), hidden, states, weights, layout)
+            layers.append(opened)
+            ends.append(end)
+        names = ("h_n", "c_n")[: len(last)]
+        stacked = [layout.state_out(torch.stack(states)) for states in zip(*ends, strict=True)]
+    return returned, Opened(
+        kind=kind,
+        form=Form(None) if kind == "lstm" else None,
+        layout=layout,
+        layers=layers,
+        expected={"output": top, **dict(zip(names, stacked, strict=True))},
+        returned={"output": top, **dict(zip(names, last, strict=True))},
+        states=_stacked(last, layout),
+        dtype=dtype,
+        given=hx is not None,
+        carries=not module.bidirectional,
+    )
+
+
+def initial_states(module: nn.RNNBase, kind: str, layout: Layout, hx: Any, output: Tensor) -> tuple[Tensor, ...]:
+    """The initial states, each ``(layers * directions, batch, unit)``, in the order of the rows; zero unless given."""
+    given = (None, None) if hx is None else hx if kind == "lstm" else (hx,)
+    sizes = (module.proj_size or module.hidden_size, module.hidden_size)[: 2 if kind == "lstm" else 1]
+    count = len(suffixes(module))
+    return tuple(
+        output.new_zeros(count, layout.batch, size) if state is None else layout.state_in(state)
+        for size, state in zip(sizes, given, strict=False)
+    )
+
+
+def _below(module: nn.RNNBase, kind: str, layout: Layout, x: Tensor, initial: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The hidden states of all layers but the top one, ``(rows, directions * state)``, by PyTorch's own kernel, one layer at a time.
+
+    Beside them what the next layer reads of them: some are dropped in training mode.
+    """
+    directions = 2 if module.bidirectional else 1
+    names = suffixes(module)
+    sizes = torch.tensor(layout.sizes)
+    run = getattr(_VF, kind)
+    for layer in range(module.num_layers - 1):
+        here = slice(layer * directions, (layer + 1) * directions)
+        fields = [weights_of(module, suffix) for suffix in names[here]]
+        flat = [w for one in fields for w in (*one[:4], one.weight_hr) if w is not None]
+        states = [state[here].detach().to(x.dtype).contiguous() for state in initial]
+        hx = states if kind == "lstm" else states[0]
+        options = (module.bias, 1, 0.0, module.training, module.bidirectional)
+        if layout.packed:
+            x = run(x, sizes, hx, flat, *options)[0].detach()
+        else:
+            x = run(x.view(len(layout.sizes), layout.batch, -1), hx, flat, *options, False)[0].detach().flatten(0, 1)
+        hidden = x
+        if draws(module):
+            x = torch.dropout(x, module.dropout, True)
+        yield hidden, x
+
+
+def _replayed(
+    kind: str, suffix: str, reverse: bool, x: Tensor, hidden: Tensor, initial: tuple[Tensor, ...], weights: Weights, layout: Layout
+) -> tuple[OpenedLayer, tuple[Tensor, ...]]:
+    """One layer and direction from what it read and what came out, and its last states."""
+    h0 = initial[0]
+    last_h = replay.last(hidden, h0, layout.sizes, reverse)
+    states = dict(zip(("hidden_state", "cell_state"), initial, strict=False))
+    if kind == "lstm":
+        computed, last_c = replay.lstm(x, hidden, h0, initial[1], weights, layout.sizes, reverse)
+        rounding = partial(replay.rounding, computed, initial[1], layout.sizes, reverse)
+        layer = OpenedLayer(suffix, reverse, computed._asdict(), states, kept_weights(weights), rounding=rounding)
+        return layer, (last_h, last_c)
+    if kind == "gru":
+        gated = replay.gru(x, hidden, h0, weights, layout.sizes, reverse)
+        return OpenedLayer(suffix, reverse, gated._replace(hidden_state=hidden)._asdict(), states), (last_h,)
+    nonlinearity: Nonlinearity = "tanh" if kind == "rnn_tanh" else "relu"
+
+    def checked() -> Iterator[tuple[Tensor, Tensor]]:
+        yield hidden, rnn_step(x, replay.before(hidden, h0, layout.sizes, reverse), weights, nonlinearity).hidden_state
+
+    return OpenedLayer(suffix, reverse, RNNStep(hidden)._asdict(), states, checked=checked), (last_h,)

@@ -1,0 +1,105 @@
+"""One call of one recurrent module, opened: every signal of every layer, and what it takes to check them."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from lstm_explain.errors import RecordingError
+from lstm_explain.nn.equations import Form
+from lstm_explain.nn.layout import Layout
+
+Forward = Callable[..., Any]
+
+
+def _nothing() -> Iterable[tuple[Tensor, Tensor]]:
+    return ()
+
+
+def _no_rounding(dtype: torch.dtype) -> float:
+    return 0.0
+
+
+class OpenedLayer(NamedTuple):
+    """One layer in one direction. Rows are as in `Layout`: the steps one after the other, the longest sequence first."""
+
+    suffix: str
+    """PyTorch's name of it, ``l1_reverse``; empty for a cell."""
+    reverse: bool
+    signals: Mapping[str, Tensor]
+    """``(rows, unit)`` by name."""
+    initial: Mapping[str, Tensor]
+    """The states before the first step, ``(batch, unit)``, by name."""
+    weights: Mapping[str, Tensor] = {}
+    """Those that a trajectory's own equations need."""
+    checked: Callable[[], Iterable[tuple[Tensor, Tensor]]] = _nothing
+    """Recorded beside recomputed, where a trajectory can't tell by itself."""
+    rounding: Callable[[torch.dtype], float] = _no_rounding
+    """What rounding alone may add up to in a state, when each step rounds as that dtype does."""
+    nodes: Sequence[Mapping[str, Tensor]] = ()
+    """Where in autograd's graph the signals are: by name, for each step in the order of time; empty unless asked for."""
+
+
+class Opened(NamedTuple):
+    """One call of a module, opened."""
+
+    kind: str
+    form: Form | None
+    layout: Layout
+    layers: list[OpenedLayer]
+    expected: Mapping[str, Tensor]
+    """Recomputed ``output``, ``h_n`` and, where there is a cell, ``c_n``."""
+    returned: Mapping[str, Tensor]
+    """The same as the module returned them."""
+    states: Mapping[str, Tensor]
+    """The last states as the module returned them, ``(layers * directions, batch, unit)``, by name."""
+    dtype: torch.dtype
+    """What the module computed in."""
+    given: bool
+    """Whether the call came with an initial state."""
+    carries: bool
+    """Whether a call can go on where the one before it ended: not in two directions."""
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Detached, and in at least float32."""
+    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def rows_of(output: Tensor | PackedSequence) -> Tensor:
+    """The tensor inside an output, packed or not."""
+    return output.data if isinstance(output, PackedSequence) else output
+
+
+def computes_in(returned: Tensor) -> torch.dtype:
+    """What a call computed in: the dtype that it returned, or what autocast made of it inside."""
+    device = returned.device.type
+    if torch.is_autocast_enabled(device):
+        inside = torch.get_autocast_dtype(device)
+        return inside if inside.itemsize < returned.dtype.itemsize else returned.dtype
+    return returned.dtype
+
+
+def mismatch(module: torch.nn.Module, needed: str, returned: Any) -> RecordingError:
+    """The error for a module that returned something else than its kind does."""
+    return RecordingError(f"needed {needed} from {type(module).__name__}, got {type(returned).__name__}: it can't be recorded as its kind")
+
+
+class _Instead(torch.autograd.Function):
+    """The value of one tensor with the gradient of another."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, differentiable: Tensor) -> Tensor:
+        return value.detach().clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        return None, grad
+
+
+def instead(value: Tensor, differentiable: Tensor) -> Tensor:
+    """The value of one tensor, bit for bit, with the place in the graph of another."""
+    result: Tensor = _Instead.apply(value, differentiable)  # type: ignore[no-untyped-call]
+    return result

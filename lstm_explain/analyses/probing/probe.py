@@ -95,9 +95,10 @@ class LabelProbing:
     units: UnitScoresResult
     unconverged: int
 
-    def best_unit(self) -> tuple[str, Probed]:
-        """The layer and state whose best single unit scores highest, among the states that remember."""
-        name = max(memories(self.probes), key=lambda name: _rank(self.probes[name].unit_score))
+    def best_unit(self, signal: str | None = None) -> tuple[str, Probed]:
+        """The layer and state whose best single unit scores highest, among those of a signal or the states that remember."""
+        names = memories(self.probes) if signal is None else [name for name in self.probes if name.endswith(f" {signal}")]
+        name = max(names, key=lambda name: _rank(self.probes[name].unit_score))
         return name, self.probes[name]
 
     def best_untrained_unit(self) -> float:

@@ -209,20 +209,21 @@ class Trajectory:
             found |= (before != self._shifted(state)).any(2)
         return found & self.valid
 
-    def residual(self) -> float:
+    def residual(self, steps: int | None = None) -> float:
         """How far the signals are, at the worst valid step, from what must hold between them by their names alone.
 
         LSTM: c_t = f c_{t-1} + i g and h_t = o tanh(c_t); GRU: h_t = (1 - z) n + z h_{t-1}; and gates lie in 0..1. A swapped
         pair of names breaks it: i and g, which only meet as a product, by a candidate below 0. Of a registered cell, whose
-        equations aren't known here, nothing is asked; of signals that weren't kept neither.
+        equations aren't known here, nothing is asked; of signals that weren't kept neither. Over the first `steps` only, if given.
         """
         time = max(1, _ROWS // max(1, len(self.valid) * next(iter(self.signals.values())).shape[2]))
         worst = 0.0
-        for at in range(0, self.valid.shape[1], time):
-            steps = slice(at, at + time)
-            valid = self.valid[:, steps]
+        stop = self.valid.shape[1] if steps is None else min(steps, self.valid.shape[1])
+        for at in range(0, stop, time):
+            here = slice(at, min(at + time, stop))
+            valid = self.valid[:, here]
             whole = bool(valid.all())
-            for left, right in self._sides(steps):
+            for left, right in self._sides(here):
                 worst = max(worst, _residual(left, right, None if whole else valid))
         return worst
 

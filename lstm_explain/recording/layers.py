@@ -22,7 +22,8 @@ from lstm_explain.nn.lstm import PeepholeLSTM
 from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, computes_in, mismatch, rows_of, wide
 
 _ROWS = 4096
-"""How many steps are recomputed at once: bounds memory, changes nothing else."""
+_VALUES = 1 << 17
+"""How many steps, and values of a signal, are recomputed at once: bounds memory, changes nothing else."""
 
 
 def _repeatable(module: Any) -> None:
@@ -215,6 +216,14 @@ def _below(module: nn.RNNBase, kind: str, layout: Layout, x: Tensor, initial: tu
         yield hidden, x
 
 
+def _by_the_cell(computed: Step, W_r: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """The hidden states that came out beside h = o tanh(c), of the gates and cell states that were replayed."""
+    rows = max(1, _VALUES // computed.cell_state.shape[1])
+    for o, c, h in zip(*(signal.split(rows) for signal in computed[3:]), strict=True):
+        m = torch.tanh(c).mul_(o)
+        yield h, m if W_r is None else m @ W_r.T
+
+
 def _replayed(
     kind: str, suffix: str, reverse: bool, x: Tensor, hidden: Tensor, initial: tuple[Tensor, ...], weights: Weights, layout: Layout
 ) -> tuple[OpenedLayer, tuple[Tensor, ...]]:
@@ -225,11 +234,13 @@ def _replayed(
     if kind == "lstm":
         computed, last_c = replay.lstm(x, hidden, h0, initial[1], weights, layout.sizes, reverse)
         rounding = partial(replay.rounding, computed, initial[1], layout.sizes, reverse)
-        layer = OpenedLayer(suffix, reverse, computed._asdict(), states, kept_weights(weights), rounding=rounding)
+        by = partial(_by_the_cell, computed, weights.weight_hr)
+        layer = OpenedLayer(suffix, reverse, computed._asdict(), states, kept_weights(weights), by, rounding)
         return layer, (last_h, last_c)
     if kind == "gru":
         gated = replay.gru(x, hidden, h0, weights, layout.sizes, reverse)
-        return OpenedLayer(suffix, reverse, gated._replace(hidden_state=hidden)._asdict(), states), (last_h,)
+        came = gated._replace(hidden_state=hidden)
+        return OpenedLayer(suffix, reverse, came._asdict(), states, checked=lambda: [(hidden, gated.hidden_state)]), (last_h,)
     nonlinearity: Nonlinearity = "tanh" if kind == "rnn_tanh" else "relu"
 
     def checked() -> Iterator[tuple[Tensor, Tensor]]:

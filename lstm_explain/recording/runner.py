@@ -119,6 +119,8 @@ class _Keep(NamedTuple):
 
     def of(self, one: Trajectory) -> Trajectory | None:
         """What is kept of one trajectory, None if nothing is."""
+        if all(what is None for what in self):
+            return one
         signals = {name: signal for name, signal in one.signals.items() if self.signals is None or name in self.signals}
         if not self.wants(one.name) or not signals:
             return None
@@ -204,7 +206,9 @@ class _Recorder:
         befores = [self._before(key, opened, layer) for key, layer in zip(keys, opened.layers, strict=True)]
         valid, padding = self._valid(opened, befores[0].steps)
         trajectories = [_trajectory(key, opened, layer, valid, padding) for key, layer in zip(keys, opened.layers, strict=True)]
-        check = certify(path, self._recording.modules[path], opened, trajectories)
+        # What a signal is called doesn't change from call to call.
+        named = [one for one in trajectories if one.name not in self._ends]
+        check = certify(path, self._recording.modules[path], opened, named)
         # What a packed batch of unequal lengths ended with isn't all at one step, so nothing goes on from there in time.
         carries = opened.carries and (bool(valid.all()) or not opened.layers[0].suffix)
         calls: dict[str, Call] = {}

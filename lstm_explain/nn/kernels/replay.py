@@ -12,6 +12,9 @@ from torch import Tensor
 from lstm_explain.nn.equations import GRUStep, Step, Weights, gru_step
 from lstm_explain.nn.kernels.sequence import steps_of
 
+_NARROW = 1024
+"""States with no more values are scanned in rounds rather than in steps."""
+
 _ROUNDINGS = 8
 """Roundings in one step of a cell state, those inside its gates' nonlinearities included."""
 
@@ -51,6 +54,8 @@ def _add_recurrent(z: Tensor, hidden: Tensor, h0: Tensor, W_h: Tensor, sizes: Se
 def _scan(kept: Tensor, added: Tensor, initial: Tensor, sizes: Sequence[int], reverse: bool) -> Tensor:
     """``state_t = kept_t ⊙ state_{t-1} + added_t``, written over `added`; returns the last state ``(batch, unit)``."""
     state = initial
+    if sizes[-1] == sizes[0] and state.numel() <= _NARROW:
+        return _doubled(kept, added, initial, sizes[0], reverse)
     if sizes[-1] == sizes[0]:
         steps = list(zip(kept.split(sizes[0]), added.split(sizes[0]), strict=True))
         for k, a in reversed(steps) if reverse else steps:
@@ -60,6 +65,25 @@ def _scan(kept: Tensor, added: Tensor, initial: Tensor, sizes: Sequence[int], re
         now = added[at].addcmul_(kept[at], state[:n])
         state = now if n == len(state) else torch.cat([now, state[n:]])
     return state
+
+
+def _doubled(kept: Tensor, added: Tensor, initial: Tensor, batch: int, reverse: bool) -> Tensor:
+    """The same in log2(steps) rounds of the whole sequence (Hillis & Steele 1986): for batches so narrow that a step is all overhead.
+
+    After the round for n, a row holds what its last 2n steps added, and the product of what they kept.
+    """
+    first, steps = (slice(-batch, None), len(added) // batch) if reverse else (slice(0, batch), len(added) // batch)
+    added[first].addcmul_(kept[first], initial)
+    kept, n = kept.clone(), 1
+    while n < steps:
+        later, earlier = slice(n * batch, None), slice(None, -n * batch)
+        if reverse:
+            later, earlier = earlier, later
+        more, kept_longer = kept[later] * added[earlier], kept[later] * kept[earlier]
+        added[later] += more
+        kept[later] = kept_longer
+        n *= 2
+    return added[:batch] if reverse else added[-batch:]
 
 
 def lstm(x: Tensor, hidden: Tensor, h0: Tensor, c0: Tensor, weights: Weights, sizes: Sequence[int], reverse: bool) -> tuple[Step, Tensor]:

@@ -5,7 +5,7 @@ layer at a time in the same mode, so that they are the same bit for bit. With th
 `lstm_explain.nn.kernels.replay`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from lstm_explain.nn.kernels import replay
 from lstm_explain.nn.layers import LayerRun, Run, run_layers, suffixes, weights_of
 from lstm_explain.nn.layout import Layout, lay_out
 from lstm_explain.nn.lstm import PeepholeLSTM
+from lstm_explain.recording import workspace
 from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, computes_in, mismatch, rows_of, wide
 
 _ROWS = 4096
@@ -148,35 +149,89 @@ def open_fused(module: nn.RNNBase, original: Forward, input: Any, hx: Any = None
     if top.shape != shape:
         got = f"an output of shape {tuple(rows_of(output).shape)}"
         raise RecordingError(f"needed {shape[0]} steps of {shape[1]} units from {type(module).__name__}, got {got}")
-    with random_state(state):
-        below = list(_below(module, kind, layout, x.detach(), initial))
-    read = [x.detach(), *(onward for _, onward in below)]
-    came = [*(hidden for hidden, _ in below), top.clone()]
+    expected = {"output": top, **dict(zip(("h_n", "c_n"), last, strict=False))}
+
+    def opened(layers: list[OpenedLayer], ends: dict[str, Tensor], again: Callable[[], Opened] | None = None) -> Opened:
+        return Opened(
+            kind=kind,
+            form=Form(None) if kind == "lstm" else None,
+            layout=layout,
+            layers=layers,
+            expected=expected | ends,
+            returned=expected,
+            states=_stacked(last, layout),
+            dtype=dtype,
+            given=hx is not None,
+            carries=not module.bidirectional,
+            again=again,
+        )
+
+    def replayed() -> Opened:
+        with random_state(state):
+            below = list(_below(module, kind, layout, x.detach(), initial))
+        came = [*(hidden for hidden, _ in below), top.clone()]
+        with torch.no_grad(), torch.autocast(top.device.type, enabled=False):
+            return opened(*_replay(module, kind, layout, [x.detach(), *(onward for _, onward in below)], came, initial, dtype))
+
+    left = workspace.left_behind(module, output, layout) if isinstance(module, nn.LSTM) else None
+    if left is None:
+        return returned, replayed()
+    with torch.no_grad():
+        if not all(map(workspace.known, left)):
+            found = replayed()
+            for one, layer in zip(left, found.layers, strict=True):
+                workspace.learn(one, Step(**layer.signals))
+            return returned, found
+        last_c = _stacked(last, layout)["cell_state"]
+        steps = [now for one, c in zip(left, last_c, strict=True) if (now := workspace.read(one, c)) is not None]
+        if len(steps) < len(left):
+            return returned, replayed()
+        tops = top.clone().chunk(2 if module.bidirectional else 1, dim=1)
+        steps[-len(tops) :] = [now._replace(hidden_state=h) for now, h in zip(steps[-len(tops) :], tops, strict=True)]
+        states = [tuple(state.detach()[at] for state in initial) for at in range(len(left))]
+        layers = [_left(*parts, layout) for parts in zip(suffixes(module), steps, states, strict=True)]
+        ends = [replay.last(layer.signals["hidden_state"], layer.initial["hidden_state"], layout.sizes, layer.reverse) for layer in layers]
+        return returned, opened(layers, {"h_n": layout.state_out(torch.stack(ends))}, replayed)
+
+
+def _left(suffix: str, now: Step, states: tuple[Tensor, ...], layout: Layout) -> OpenedLayer:
+    """One layer and direction as its kernel left it."""
+    reverse = suffix.endswith("_reverse")
+    initial = dict(zip(("hidden_state", "cell_state"), states, strict=True))
+
+    def checked() -> Iterator[tuple[Tensor, Tensor]]:
+        yield from _by_the_cell(now, None)
+        seen = replay.before(now.cell_state, states[1], layout.sizes, reverse)
+        rows = max(1, _VALUES // seen.shape[1])
+        for i, f, g, c, before in zip(*(signal.split(rows) for signal in (*now[:3], now.cell_state, seen)), strict=True):
+            yield c, (i * g).addcmul_(f, before)
+
+    rounding = partial(replay.rounding, now, states[1], layout.sizes, reverse)
+    return OpenedLayer(suffix, reverse, now._asdict(), initial, checked=checked, rounding=rounding)
+
+
+def _replay(
+    module: nn.RNNBase,
+    kind: str,
+    layout: Layout,
+    read: list[Tensor],
+    came: list[Tensor],
+    initial: tuple[Tensor, ...],
+    dtype: torch.dtype,
+) -> tuple[list[OpenedLayer], dict[str, Tensor]]:
+    """All layers and directions from what they read and what came out of them, and their last states as the module returns them."""
     layers, ends = [], []
     directions = 2 if module.bidirectional else 1
-    with torch.no_grad(), torch.autocast(top.device.type, enabled=False):
-        for at, suffix in enumerate(suffixes(module)):
-            layer, direction = divmod(at, directions)
-            hidden = wide(came[layer].chunk(directions, dim=1)[direction])
-            states = tuple(wide(state[at]) for state in initial)
-            weights = Weights(*(None if w is None else wide(w.to(dtype)) for w in weights_of(module, suffix)))  # type: ignore[arg-type]
-            opened, end = _replayed(kind, suffix, direction == 1, wide(read[layer].to(dtype)), hidden, states, weights, layout)
-            layers.append(opened)
-            ends.append(end)
-        names = ("h_n", "c_n")[: len(last)]
-        stacked = [layout.state_out(torch.stack(states)) for states in zip(*ends, strict=True)]
-    return returned, Opened(
-        kind=kind,
-        form=Form(None) if kind == "lstm" else None,
-        layout=layout,
-        layers=layers,
-        expected={"output": top, **dict(zip(names, stacked, strict=True))},
-        returned={"output": top, **dict(zip(names, last, strict=True))},
-        states=_stacked(last, layout),
-        dtype=dtype,
-        given=hx is not None,
-        carries=not module.bidirectional,
-    )
+    for at, suffix in enumerate(suffixes(module)):
+        layer, direction = divmod(at, directions)
+        hidden = wide(came[layer].chunk(directions, dim=1)[direction])
+        states = tuple(wide(state[at]) for state in initial)
+        weights = Weights(*(None if w is None else wide(w.to(dtype)) for w in weights_of(module, suffix)))  # type: ignore[arg-type]
+        opened, end = _replayed(kind, suffix, direction == 1, wide(read[layer].to(dtype)), hidden, states, weights, layout)
+        layers.append(opened)
+        ends.append(end)
+    stacked = [layout.state_out(torch.stack(states)) for states in zip(*ends, strict=True)]
+    return layers, dict(zip(("h_n", "c_n"), stacked, strict=False))
 
 
 def initial_states(module: nn.RNNBase, kind: str, layout: Layout, hx: Any, output: Tensor) -> tuple[Tensor, ...]:

@@ -61,6 +61,8 @@ class Opened(NamedTuple):
     """Whether the call came with an initial state."""
     carries: bool
     """Whether a call can go on where the one before it ended: not in two directions."""
+    again: "Callable[[], Opened] | None" = None
+    """Opens the same call a slower and safer way, where this one was read from somewhere that may change."""
 
 
 def wide(tensor: Tensor) -> Tensor:

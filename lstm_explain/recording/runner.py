@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lstm_explain.display import number
-from lstm_explain.errors import InputError, RecordingError
+from lstm_explain.errors import CertificateError, InputError, RecordingError
 from lstm_explain.nn.layers import suffixes
 from lstm_explain.nn.layout import Layout
 from lstm_explain.nn.lstm import PeepholeLSTM, PeepholeLSTMCell
@@ -202,6 +202,14 @@ class _Recorder:
     def take(self, path: str, opened: Opened) -> None:
         """A recurrent module has run: certify it, and keep of it what is wanted."""
         self.tried = True
+        try:
+            self._take(path, opened)
+        except CertificateError:
+            if opened.again is None:
+                raise
+            self._take(path, opened.again())
+
+    def _take(self, path: str, opened: Opened) -> None:
         keys = [_key(path, layer.suffix) for layer in opened.layers]
         befores = [self._before(key, opened, layer) for key, layer in zip(keys, opened.layers, strict=True)]
         valid, padding = self._valid(opened, befores[0].steps)

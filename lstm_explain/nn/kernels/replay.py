@@ -21,6 +21,8 @@ _ROUNDINGS = 8
 
 def before(hidden: Tensor, h0: Tensor, sizes: Sequence[int], reverse: bool) -> Tensor:
     """The hidden state that each row started from, ``(rows, state)``."""
+    if sizes[-1] == (batch := sizes[0]):
+        return torch.cat([hidden[batch:], h0] if reverse else [h0, hidden[: len(hidden) - batch]])
     state, parts = h0, []
     for at, n in steps_of(sizes, reverse):
         parts.append(state[:n])

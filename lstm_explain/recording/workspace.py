@@ -1,0 +1,130 @@
+"""The gates where the fused kernel has left them: in oneDNN's workspace, which autograd keeps for the backward pass.
+
+On the CPU, in float32 and with gradients enabled, `torch.nn.LSTM` runs oneDNN in training mode, and each layer's node in the
+graph holds a buffer with every gate after its nonlinearity and every cell state. How they lie in it isn't documented and
+depends on the shape, so it is learnt: once for each shape the gates are replayed, and looked for in the buffer. What is read
+afterwards is held against c = f c + i g and h = o tanh(c) like everything else, and replayed where that doesn't hold.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lstm_explain.nn.equations import Step
+from lstm_explain.nn.layers import suffixes
+from lstm_explain.nn.layout import Layout
+
+_NODE = "MkldnnRnnLayerBackward0"
+_FAR = 1e-5
+"""Farther from what was replayed than this, a value in the buffer is another one."""
+_PADDED = 256
+"""Rows are padded by fewer values than this."""
+
+
+class Place(NamedTuple):
+    """Where a buffer has what, counted in values: gates from its beginning, rows padded to a stride; cell states from an offset."""
+
+    gate_stride: int
+    cell_offset: int
+    cell_stride: int
+
+
+_PLACES: dict[tuple[int, ...], Place | None] = {}
+"""By shape; None where the search found nothing."""
+
+
+class Left(NamedTuple):
+    """What one layer and direction left behind: its buffer, its hidden states ``(rows, hidden)``, and its last cell state."""
+
+    buffer: Tensor
+    hidden: Tensor
+    shape: tuple[int, ...]
+
+
+def left_behind(module: nn.LSTM, output: Any, layout: Layout) -> list[Left] | None:
+    """What every layer and direction of a call has left in the graph, or None where it isn't all there."""
+    if not isinstance(output, Tensor) or output.dtype != torch.float32 or output.device.type != "cpu" or output.grad_fn is None:
+        return None
+    if module.proj_size:
+        return None
+    names = suffixes(module)
+    at = {getattr(module, f"weight_ih_{suffix}").data_ptr(): suffix for suffix in names}
+    nodes: dict[str, Any] = {}
+    ahead: list[Any] = [output.grad_fn]
+    steps = 0
+    while ahead and len(nodes) < len(names) and steps < 16 * len(names):
+        node, steps = ahead.pop(0), steps + 1
+        if node.name() == _NODE and (suffix := at.get(node._saved_weight0.data_ptr())) is not None:
+            nodes[suffix] = node
+        ahead += [below for below, _ in node.next_functions if below is not None]
+    if len(nodes) < len(names):
+        return None
+    time, batch = len(layout.sizes), layout.batch
+    found = []
+    for suffix in names:
+        node = nodes[suffix]
+        buffer, read = node._saved_result3, node._saved_input
+        if buffer.numel() % 4 or read.shape[:2] != (time, batch):
+            return None
+        shape = (time, batch, read.shape[2], module.hidden_size, int(suffix.endswith("_reverse")))
+        found.append(Left(buffer.flatten().view(torch.float32), node._saved_result0.detach().flatten(0, 1), shape))
+    return found
+
+
+def known(left: Left) -> bool:
+    """Whether the place of everything is known for a buffer of this shape, or is known not to be found."""
+    return left.shape in _PLACES
+
+
+def learn(left: Left, computed: Step) -> None:
+    """Look in a buffer for what was replayed, rows ``(rows, hidden)`` in the order of time, and remember where it is."""
+    _PLACES[left.shape] = _search(left, computed)
+
+
+def _search(left: Left, computed: Step) -> Place | None:
+    time, batch, _, hidden, reverse = left.shape
+    rows, buffer = time * batch, left.buffer
+
+    def in_order(signal: Tensor) -> Tensor:
+        """Rows in the order in which the layer read them."""
+        return signal.view(time, batch, hidden).flip(0).flatten(0, 1) if reverse else signal
+
+    gates = torch.cat([in_order(signal) for signal in computed[:4]], dim=1)
+    strides = [s for s in range(4 * hidden, 4 * hidden + _PADDED) if rows * s <= buffer.numel() and _fits(buffer, 0, s, gates)]
+    if not strides or time < 3:
+        return None
+    cell = in_order(computed.cell_state)[:-batch]  # the last one isn't in it
+    start = rows * strides[0]
+    begins = ((buffer[start : buffer.numel() - cell.numel() + 1] - cell[0, 0]).abs() <= _FAR).nonzero().flatten() + start
+    for offset in begins.tolist():
+        for stride in range(hidden, hidden + _PADDED):
+            if offset + len(cell) * stride <= buffer.numel() + stride - hidden and _fits(buffer, offset, stride, cell):
+                return Place(strides[0], offset, stride)
+    return None
+
+
+def _fits(buffer: Tensor, offset: int, stride: int, rows: Tensor) -> bool:
+    """Whether rows lie in a buffer at an offset and with a stride: the second one first, which tells most others apart."""
+    width = rows.shape[1]
+    second = buffer[offset + stride : offset + stride + width]
+    if len(second) < width or (second - rows[1]).abs().max() > _FAR:
+        return False
+    whole = buffer.as_strided((len(rows), width), (stride, 1), buffer.storage_offset() + offset)
+    return bool((whole - rows).abs().max() <= _FAR)
+
+
+def read(left: Left, last_c: Tensor) -> Step | None:
+    """Every signal of a layer from its buffer, views of it where it can be; None where it isn't known how."""
+    place = _PLACES.get(left.shape)
+    if place is None:
+        return None
+    time, batch, _, hidden, reverse = left.shape
+    begin = left.buffer.storage_offset()
+    gates = left.buffer.as_strided((time, batch, 4, hidden), (batch * place.gate_stride, place.gate_stride, hidden, 1), begin)
+    cell = left.buffer.as_strided((time - 1, batch, hidden), (batch * place.cell_stride, place.cell_stride, 1), begin + place.cell_offset)
+    cell = torch.cat([cell, last_c.unsqueeze(0)])
+    if reverse:
+        gates, cell = gates.flip(0), cell.flip(0)
+    i, f, g, o = gates.flatten(0, 1).unbind(1)
+    return Step(i, f, g, o, cell.flatten(0, 1), left.hidden)

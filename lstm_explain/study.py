@@ -135,10 +135,11 @@ class Study:
 
 
 _GATES = {"i": "input gate", "f": "forget gate", "g": "cell candidate", "o": "output gate"}
+_GATES |= {"r": "reset gate", "z": "update gate", "n": "candidate"}
 
 
 def _finite(model: nn.Module) -> None:
-    """Refuse a model with NaN or infinite parameters; an LSTM's are named by gate, which is what their rows are."""
+    """Refuse a model with NaN or infinite parameters; an LSTM's and a GRU's are named by gate, which is what their rows are."""
     for name, parameter in model.named_parameters():
         bad = ~parameter.detach().isfinite()
         if not bad.any():
@@ -156,5 +157,7 @@ def _gate_rows(module: nn.Module, parameter: str) -> str:
     """The gates of a parameter's blocks of rows, in order; empty where its rows aren't gates."""
     if isinstance(module, (PeepholeLSTM, PeepholeLSTMCell)) and parameter.startswith("weight_ch"):
         return module.form.peephole_rows
+    if isinstance(module, (nn.GRU, nn.GRUCell)):
+        return "rzn"
     lstm = isinstance(module, (PeepholeLSTM, PeepholeLSTMCell, nn.LSTM, nn.LSTMCell))
     return "ifgo" if lstm and not parameter.startswith("weight_hr") else ""

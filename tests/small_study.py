@@ -51,7 +51,11 @@ def bare():
 
 
 def gru():
-    return make(layer=nn.GRU(3, 5, batch_first=True))
+    return make(layer=nn.GRU(3, 5, batch_first=True, bidirectional=True))
+
+
+def rnn():
+    return make(layer=nn.RNN(3, 5, batch_first=True))
 
 
 def no_recurrence():

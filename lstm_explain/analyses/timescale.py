@@ -51,6 +51,8 @@ class LayerTimescale:
 
     Attributes
     ----------
+    gate : str
+        The gate that says which share is kept: ``"forget_gate"``, or a GRU's ``"update_gate"``; below it is f.
     lags : ndarray of int ``(lag,)``
         Those that the longest sequence reaches.
     survival : ndarray ``(lag, unit)``
@@ -71,6 +73,7 @@ class LayerTimescale:
         Valid steps that were counted.
     """
 
+    gate: str
     lags: NDArray[np.int64]
     survival: NDArray[np.float64]
     runs: NDArray[np.int64]
@@ -150,6 +153,7 @@ class Timescale:
 
     def __init__(self) -> None:
         self._layers: dict[str, Sums] = {}
+        self._gates: dict[str, str] = {}
         self._without: list[str] = []
         self._paddings: set[Padding] = set()
 
@@ -169,6 +173,8 @@ class Timescale:
             raise InputError(
                 f"needed all units of {trajectory.name}, whose peepholes join them, got {len(trajectory.units)}: record without units="
             )
+        if self._gates.setdefault(trajectory.name, gate) != gate:
+            raise InputError(f"needed the {self._gates[trajectory.name]} of {trajectory.name} as before, got a layer with {gate}")
         sums = self._layers.setdefault(trajectory.name, Sums())
         self._paddings.add(trajectory.padding)
         sums.add("steps", int(trajectory.valid.sum()))
@@ -190,6 +196,7 @@ class Timescale:
     def merge(self, other: Self) -> None:
         """Add what another counted."""
         self._paddings |= other._paddings
+        self._gates |= other._gates
         for name, sums in other._layers.items():
             self._layers.setdefault(name, Sums()).merge(sums)
 
@@ -205,7 +212,7 @@ class Timescale:
             if self._without:
                 raise InputError(f"needed at least one layer with a forget or update gate, got {', '.join(dict.fromkeys(self._without))}")
             raise InputError("needed at least one recorded layer, got none: call the model inside lx.record first")
-        return TimescaleResult({name: _compute(sums) for name, sums in self._layers.items()}, together(self._paddings))
+        return TimescaleResult({name: _compute(self._gates[name], sums) for name, sums in self._layers.items()}, together(self._paddings))
 
 
 def _add_survival(sums: Sums, f: Tensor, valid: Tensor, edited: Tensor) -> None:
@@ -258,7 +265,7 @@ def _add_retention(sums: Sums, trajectory: Trajectory) -> None:
     sums.add("off²", total(off.clamp(min=0)))
 
 
-def _compute(sums: Sums) -> LayerTimescale:
+def _compute(gate: str, sums: Sums) -> LayerTimescale:
     def get(name: str) -> NDArray[Any]:
         return np.asarray(sums[name])
 
@@ -273,6 +280,7 @@ def _compute(sums: Sums) -> LayerTimescale:
         off_diagonal = np.sqrt(np.where(off + on > 0, off / (off + on), 0.0))
         share = float(np.sqrt(off.sum() / (off.sum() + on.sum())))
     return LayerTimescale(
+        gate=gate,
         lags=lags,
         survival=survival,
         runs=runs,

@@ -39,7 +39,7 @@ def _survival(ax: Axes, layers: dict[str, Any], unit: int | None = None) -> None
     ax.set_xscale("symlog", linthresh=1, base=2)
     ax.set(xlim=(0, None), ylim=(0, 1.02), title="what a cell still holds after k steps")
     ax.set_xlabel("k, steps (logarithmic from 1 on)")
-    ax.set_ylabel("survival: mean product of k forget gates")
+    ax.set_ylabel(f"survival: mean product of k {_gates(layers)}")
     ticks = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
     longest = max(int(layer.lags[-1]) for layer in layers.values())
     ax.set_xticks([tick for tick in ticks if tick <= longest], [str(tick) for tick in ticks if tick <= longest])
@@ -66,7 +66,12 @@ def _retention(ax: Axes, layers: dict[str, Any]) -> None:
         ax.scatter(layer.forget_mean, layer.retention, s=14, color=f"C{k}", alpha=0.6, linewidths=0, label=name, zorder=2)
     ends = np.array([layer.forget_mean for layer in layers.values()] and [0.0, 1.0])
     ax.plot(ends, ends, color="0.5", linewidth=0.8, linestyle="--", zorder=1)
-    ax.set(title="the true one-step retention of each cell beside its forget gate")
-    ax.set_xlabel("mean forget gate")
+    ax.set(title=f"the true one-step retention of each cell beside its {_gates(layers).removesuffix('s')}")
+    ax.set_xlabel(f"mean {_gates(layers).removesuffix('s')}")
     ax.set_ylabel(r"mean $\partial c_t / \partial c_{t-1}$ of the cell itself, $h$ fixed")
     ax.legend()
+
+
+def _gates(layers: dict[str, Any]) -> str:
+    """The gates by which the layers keep: "forget gates", "update gates", or both."""
+    return " or ".join(dict.fromkeys(f"{layer.gate.replace('_', ' ')}s" for layer in layers.values()))

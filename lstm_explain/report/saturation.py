@@ -57,6 +57,8 @@ def section(study: Study, measured: Measured) -> Section:
             title=f"{gate.replace('_', ' ')}: {ends:.0%} of all values\nare below {LOW} or above {HIGH}",
         )
 
+    # Their finding is one about forget gates.
+    known = f"{'as' if agrees else 'unlike what'} Karpathy, Johnson and Li (2015) found, " if result.keeps == "forget_gate" else ""
     names = [gate.replace("_gate", "") for gate in result.gates]
     share = f"{left} of {number(of)} {keeps} ({left / of:.1%})"
     shown = (
@@ -68,8 +70,7 @@ def section(study: Study, measured: Measured) -> Section:
         name="saturation",
         title="Gates at their ends",
         finding=(
-            f"{share} are left-saturated more than half the time, and {number(right)} ({right / of:.0%}) right-saturated: "
-            f"{'as' if agrees else 'unlike what'} Karpathy, Johnson and Li (2015) found, "
+            f"{share} are left-saturated more than half the time, and {number(right)} ({right / of:.0%}) right-saturated: {known}"
             f"{'there are next to no cells without memory' if agrees else 'there are cells that keep nothing'}."
             + (" It is what the network was trained for, see below." if "saturation" in caveats else "")
         ),

@@ -14,6 +14,7 @@ def section(study: Study, measured: Measured) -> Section:
     result = measured.timescale
     if result is None:
         return nothing("timescale", "How long cells remember", "No memory is measured", "no layer has a gate that keeps")
+    gates = " or ".join(dict.fromkeys(f"{layer.gate.replace('_', ' ')}s" for layer in result.layers.values()))
     medians, beyond = {}, {}
     for name, layer in result.layers.items():
         medians[name] = float(np.median(layer.half_life))
@@ -68,7 +69,7 @@ def section(study: Study, measured: Measured) -> Section:
         ),
         pictures=tuple(pictures),
         method=(
-            "Survival after k steps is the product of k consecutive forget gates, averaged over all runs of k steps inside a sequence; the "
+            f"Survival after k steps is the product of k consecutive {gates}, averaged over all runs of k steps inside a sequence; the "
             "half-life is where it falls to one half. The forget timescale -1/mean(ln f) and the reset rate (share of steps with f < 0.1) "
             "stand beside them in the sidecar."
         ),

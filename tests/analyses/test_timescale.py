@@ -126,7 +126,7 @@ def test_any_split_into_whole_sequences_in_any_order_is_the_whole(cuts, random):
     whole, split = lx.timescale(recording), merged.compute()
     for name, layer in whole.layers.items():
         for field, value in vars(layer).items():
-            if field in ("lags", "runs", "reset_rate", "steps"):
+            if field in ("gate", "lags", "runs", "reset_rate", "steps"):
                 np.testing.assert_array_equal(getattr(split.layers[name], field), value)
             else:
                 # Sums agree to 1e-12; a timescale or a half-life divides by their logarithm.

@@ -100,8 +100,7 @@ def test_padding_that_nobody_spoke_of_is_marked_unknown(run):
 @pytest.mark.parametrize(
     "study, code, message",
     [
-        ("gru", 3, "needed a model with torch.nn.LSTM or PeepholeLSTM layers, found lstm (GRU), which can't be opened yet in Reader"),
-        ("no_recurrence", 3, "found no recurrent layer in Linear"),
+        ("no_recurrence", 3, "needed a model with recurrent layers or cells, found none in Linear"),
         ("nan", 3, "needed finite weights, got 25 NaN or infinite values in lstm.weight_hh_l0 (input gate)"),
         ("empty", 3, "needed at least one step of at least one sequence, got inputs of shape (0, 4, 2)"),
         ("wrong_size", 3, "the model can't read the study's inputs of shape (1, 4, 5), float32: RuntimeError: input.size(-1)"),

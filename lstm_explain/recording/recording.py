@@ -363,7 +363,8 @@ class Recording(Mapping[str, Trajectory]):
         return len(self._calls)
 
     def __repr__(self) -> str:
-        return f"<Recording of {', '.join(self._calls) or 'nothing yet'}; {self.certificate}>"
+        nothing = "nothing kept" if any(self.modules.values()) else "nothing yet"
+        return f"<Recording of {', '.join(self._calls) or nothing}; {self.certificate}>"
 
     def _repr_html_(self) -> str:
         rows = [(name, one.kind, *next(iter(one.signals.values())).shape, int(one.valid.sum())) for name, one in self.items()]

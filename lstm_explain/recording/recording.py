@@ -310,9 +310,17 @@ class Recording(Mapping[str, Trajectory]):
         return {name: _join(parts) for name, parts in joined.items()}
 
     def to_numpy(self) -> dict[str, dict[str, NDArray[Any]]]:
-        """Each layer's signals by name as arrays ``(batch, time, unit)``, with ``valid (batch, time)`` beside them."""
+        """Each layer's signals by name as arrays ``(batch, time, unit)``, with ``valid (batch, time)`` beside them.
+
+        bfloat16, which NumPy doesn't have, becomes float32.
+        """
+
+        def array(tensor: Tensor) -> NDArray[Any]:
+            found: NDArray[Any] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()
+            return found
+
         return {
-            name: {signal: tensor.cpu().numpy() for signal, tensor in [*trajectory.signals.items(), ("valid", trajectory.valid)]}
+            name: {signal: array(tensor) for signal, tensor in [*trajectory.signals.items(), ("valid", trajectory.valid)]}
             for name, trajectory in self.items()
         }
 
@@ -324,8 +332,8 @@ class Recording(Mapping[str, Trajectory]):
         from xarray import Dataset, DataTree
 
         sets = {}
-        for name, trajectory in self.items():
-            arrays = self.to_numpy()[name]
+        for name, arrays in self.to_numpy().items():
+            trajectory = self[name]
             cells = next((array.shape[2] for signal, array in arrays.items() if signal not in ("valid", "hidden_state")), None)
             fields: dict[str, Any] = {}
             for signal, array in arrays.items():

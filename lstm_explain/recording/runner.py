@@ -133,17 +133,19 @@ def _closed(model: nn.Module) -> dict[str, str]:
 
 def _ancestors(model: nn.Module, targets: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     """The modules that run targets inside; compiled ones not, whose `forward` is the compiler's."""
-    inside = [
-        (path, module)
-        for path, module in _paths(model)
-        if any(target is inner and target is not module for target in targets.values() for inner in module.modules())
-    ]
-    plain = {path: module for path, module in inside if not hasattr(module, "_orig_mod") and not isinstance(module, torch.jit.ScriptModule)}
-    unique: dict[str, nn.Module] = {}
-    for path, module in plain.items():
-        if all(module is not other for other in [*unique.values(), *targets.values()]):
-            unique[path] = module
-    return unique
+    modules = dict(model.named_modules(remove_duplicate=False))
+    wanted = {id(target) for target in targets.values()}
+    found: dict[int, tuple[str, nn.Module]] = {}
+    for name in (name for name, module in modules.items() if id(module) in wanted and name):
+        parts = name.split(".")
+        for at in range(len(parts)):
+            path = ".".join(parts[:at])
+            found.setdefault(id(modules[path]), (path, modules[path]))
+    return {
+        path: module
+        for path, module in found.values()
+        if id(module) not in wanted and not hasattr(module, "_orig_mod") and not isinstance(module, torch.jit.ScriptModule)
+    }
 
 
 def _names(what: str, names: Sequence[str] | str | None) -> tuple[str, ...] | None:

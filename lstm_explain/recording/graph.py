@@ -29,8 +29,13 @@ def on_graph(opener: Opener) -> Opener:
         returned, opened = opener(module, original, input, hx)
         with random_state(state):
             nodes, output, last = _walked(module, opened, input, hx)
-        layers = [layer._replace(nodes=steps) for layer, steps in zip(opened.layers, nodes, strict=True)]
-        return _instead(returned, opened, output, last), opened._replace(layers=layers)
+
+        def with_nodes(opened: Opened) -> Opened:
+            layers = [layer._replace(nodes=steps) for layer, steps in zip(opened.layers, nodes, strict=True)]
+            again = opened.again
+            return opened._replace(layers=layers, again=None if again is None else lambda: with_nodes(again()))
+
+        return _instead(returned, opened, output, last), with_nodes(opened)
 
     return opened_on_graph
 

@@ -153,14 +153,16 @@ class Recorder:
         # What a packed batch of unequal lengths ended with isn't all at one step, so nothing goes on from there in time.
         carries = opened.carries and (bool(valid.all()) or not opened.layers[0].suffix)
         calls: dict[str, Call] = {}
+        ends: dict[str, _End] = {}
         for at, (layer, trajectory, before) in enumerate(zip(opened.layers, trajectories, befores, strict=True)):
             last = {state: of_all[at].clone() for state, of_all in opened.states.items()}
-            self._ends[trajectory.name] = _End(last if carries else None, before.steps + valid.shape[1], self._pass)
+            ends[trajectory.name] = _End(last if carries else None, before.steps + valid.shape[1], self._pass)
             if (kept := self._keep.of(trajectory)) is not None:
                 nodes = Nodes(layer.nodes, opened.layout) if layer.nodes else None
                 calls[trajectory.name] = Call(kept, last, before.continues, before.edited, nodes)
         self._make_room(calls)
         self._recording.add(check, calls)
+        self._ends |= ends
 
     def _before(self, key: str, opened: Opened, layer: OpenedLayer) -> _Before:
         afresh, end = _Before(False, False, 0), self._ends.get(key)

@@ -1,6 +1,7 @@
 """What a cell computed inside, one step at a time: PyTorch's, ours, and those that a user has registered."""
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -21,13 +22,20 @@ class Registered(NamedTuple):
 
     equations: Equations
     states: tuple[str, ...]
+    returned: Callable[[Any], Any] | None
 
 
 REGISTERED: dict[type[nn.Module], Registered] = {}
 """The classes of cells that users have registered."""
 
 
-def register(cell: type[nn.Module], equations: Equations, *, states: tuple[str, ...] | None = None) -> None:
+def register(
+    cell: type[nn.Module],
+    equations: Equations,
+    *,
+    states: tuple[str, ...] | None = None,
+    returned: Callable[[Any], Any] | None = None,
+) -> None:
     """Make a class of cells of your own recordable, by its equations.
 
     A cell is a module that takes one step: called as ``cell(x, h)``, ``cell(x, (h, c))`` or ``cell(x, h, c)``, it returns its new
@@ -45,6 +53,9 @@ def register(cell: type[nn.Module], equations: Equations, *, states: tuple[str, 
     states : tuple of str, optional
         The names of the states in the order of the call: ``("hidden_state",)`` for one and ``("hidden_state", "cell_state")``
         for two, if left out.
+    returned : callable, optional
+        Picks the new state, or a tuple of states, out of what the cell returns, where that is something else: of a dictionary,
+        ``lambda returned: (returned["h"], returned["c"])``.
 
     Raises
     ------
@@ -78,7 +89,9 @@ def register(cell: type[nn.Module], equations: Equations, *, states: tuple[str, 
         raise InputError(f"needed equations as a function (cell, x, *states), got {type(equations).__name__}")
     if states is not None and (not states or not all(isinstance(state, str) for state in states)):
         raise InputError(f"needed states as names, like ('hidden_state', 'cell_state'), got {states!r}")
-    REGISTERED[cell] = Registered(equations, () if states is None else tuple(states))
+    if returned is not None and not callable(returned):
+        raise InputError(f"needed returned as a function of what the cell returns, got {type(returned).__name__}")
+    REGISTERED[cell] = Registered(equations, () if states is None else tuple(states), returned)
 
 
 class Told(NamedTuple):
@@ -129,13 +142,20 @@ def _call(module: Any, original: Forward, input: Any, hx: Any = None) -> Told:
 def _call_registered(module: nn.Module, original: Forward, *args: Any, **kwargs: Any) -> Told:
     """One call of a cell that a user has registered."""
     returned = original(*args, **kwargs)
-    kind, (equations, names) = next((kind.__name__, REGISTERED[kind]) for kind in type(module).__mro__ if kind in REGISTERED)
-    after = _tensors(returned[1] if _with_output(returned) else returned)
+    kind, (equations, names, pick) = next((kind.__name__, REGISTERED[kind]) for kind in type(module).__mro__ if kind in REGISTERED)
+    if pick is not None:
+        with as_input_error(f"what was registered for {kind} to pick its states out of what it returns"):
+            after = _tensors(pick(returned))
+    else:
+        after = _tensors(returned[1] if _with_output(returned) else returned)
     after = after[: len(names)] if names else after
     names = names or ("hidden_state", "cell_state")[: len(after)]
     if len(after) != len(names) or not after:
         raise mismatch(module, f"its state, {' and '.join(names) or 'one tensor or two'},", returned)
-    x, *given = _tensors((*args, *kwargs.values()))
+    x, *given = _tensors(tuple(signature(original).bind(*args, **kwargs).arguments.values()))
+    if x.dim() > 2:
+        got = f"an input of shape {tuple(x.shape)}"
+        raise RecordingError(f"needed one step of {kind}, (batch, feature), got {got}: what is registered takes one step at a time")
     with_state = bool(given)
     given = given or [torch.zeros_like(state) for state in after]
     if len(given) < len(names):
@@ -220,6 +240,8 @@ def _swapped(value: Any, by: Mapping[int, Tensor]) -> Any:
     if isinstance(value, (tuple, list)):
         parts = [_swapped(part, by) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if isinstance(value, dict):
+        return {key: _swapped(part, by) for key, part in value.items()}
     return value
 
 

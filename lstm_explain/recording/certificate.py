@@ -132,7 +132,7 @@ def _difference(a: Tensor, b: Tensor) -> tuple[float, float, int]:
 def _largest(values: Tensor) -> float:
     """The largest absolute value; NaN if there is one."""
     low, high = torch.aminmax(values)
-    return max(-float(low), float(high)) if low == low else math.nan
+    return max(abs(float(low)), abs(float(high))) if low == low else math.nan
 
 
 @torch.no_grad()

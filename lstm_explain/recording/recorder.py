@@ -112,6 +112,7 @@ class Recorder:
         """A module begins to run; the outermost one begins a pass of the model."""
         self._pass += self._depth == 0
         self._depth += 1
+        self.tried |= path in self._recording.modules
 
     def leave(self, path: str, failed: bool) -> None:
         """A module has ended; with the outermost one the pass ends, and analyses may have it."""
@@ -134,7 +135,6 @@ class Recorder:
 
     def take(self, path: str, opened: Opened) -> None:
         """A recurrent module has run: certify it, and keep of it what is wanted."""
-        self.tried = True
         try:
             self._take(path, opened)
         except CertificateError:
@@ -145,7 +145,7 @@ class Recorder:
     def _take(self, path: str, opened: Opened) -> None:
         keys = [key_of(path, layer.suffix) for layer in opened.layers]
         befores = [self._before(key, opened, layer) for key, layer in zip(keys, opened.layers, strict=True)]
-        valid, padding = self._valid(opened, befores[0].steps)
+        valid, padding = self._valid(keys[0], opened, befores[0].steps)
         trajectories = [_trajectory(key, opened, layer, valid, padding) for key, layer in zip(keys, opened.layers, strict=True)]
         # What a signal is called doesn't change from call to call.
         named = [one for one in trajectories if one.name not in self._ends]
@@ -177,21 +177,21 @@ class Recorder:
         edited = not layer.suffix and end.in_pass == self._pass and any(bool(state.any()) for state in initial.values())
         return _Before(True, True, end.steps) if edited else afresh
 
-    def _valid(self, opened: Opened, steps: int) -> tuple[Tensor, Padding]:
+    def _valid(self, key: str, opened: Opened, steps: int) -> tuple[Tensor, Padding]:
         """Which steps of a call are real. A cell has one step, and lengths are those of its whole loop."""
         layout, notes = opened.layout, self._recording.notes
         batch, time, device = layout.batch, len(layout.sizes), opened.returned["output"].device
         cell = not opened.layers[0].suffix
         offset = steps if cell else 0
-        if notes.valid is not None:
-            mask = torch.as_tensor(notes.valid, device=device)
+        if (given := _for(key, notes.valid)) is not None:
+            mask = torch.as_tensor(given, device=device)
             long_enough = mask.dim() == 2 and (mask.shape[1] >= offset + time if cell else mask.shape[1] == time)
             if mask.dtype != torch.bool or not long_enough or len(mask) != batch:
                 got = f"{str(mask.dtype).removeprefix('torch.')} of shape {tuple(mask.shape)}"
                 raise InputError(f"needed valid as bool of shape {(batch, offset + time)}, got {got}")
             valid = mask[:, offset : offset + time].clone()
             return valid, "none" if bool(valid.all()) else "known"
-        lengths = notes.lengths
+        lengths = _for(key, notes.lengths)
         if lengths is not None:
             lengths = checked_lengths(lengths, batch, None if cell else time)
         if layout.packed:
@@ -227,6 +227,13 @@ class Recorder:
             else:
                 for trajectory in recording.values():
                     analysis.update(trajectory)
+
+
+def _for(key: str, said: Any) -> Any:
+    """What was said of one layer: the same of all, or by layer."""
+    if not isinstance(said, Mapping):
+        return said
+    return next((value for pattern, value in said.items() if matches(key, pattern)), None)
 
 
 def key_of(path: str, suffix: str) -> str:

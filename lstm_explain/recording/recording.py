@@ -117,8 +117,8 @@ class Nodes(NamedTuple):
 class Notes(NamedTuple):
     """What was said of the calls to come."""
 
-    lengths: Tensor | Sequence[int] | None = None
-    valid: Tensor | NDArray[np.bool_] | None = None
+    lengths: Tensor | Sequence[int] | Mapping[str, Tensor | Sequence[int]] | None = None
+    valid: Tensor | NDArray[np.bool_] | Mapping[str, Tensor | NDArray[np.bool_]] | None = None
     labels: Mapping[str, Any] | None = None
     groups: Sequence[Any] | None = None
 
@@ -151,8 +151,8 @@ class Recording(Mapping[str, Trajectory]):
     def annotate(
         self,
         *,
-        lengths: Tensor | Sequence[int] | None = None,
-        valid: Tensor | NDArray[np.bool_] | None = None,
+        lengths: Tensor | Sequence[int] | Mapping[str, Tensor | Sequence[int]] | None = None,
+        valid: Tensor | NDArray[np.bool_] | Mapping[str, Tensor | NDArray[np.bool_]] | None = None,
         labels: Mapping[str, Any] | None = None,
         groups: Sequence[Any] | None = None,
     ) -> None:
@@ -161,7 +161,7 @@ class Recording(Mapping[str, Trajectory]):
         Parameters
         ----------
         lengths : Tensor of int or sequence of int ``(batch,)``, optional
-            How many steps of each sequence are real.
+            How many steps of each sequence are real; a mapping from layers to theirs where they read different sequences.
         valid : Tensor or ndarray of bool ``(batch, time)``, optional
             Which steps are real, where padding doesn't only come last; in place of `lengths`.
         labels, groups : optional

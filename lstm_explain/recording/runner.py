@@ -75,9 +75,13 @@ def _path(name: str) -> str:
 
 def _unwrapped(model: nn.Module) -> nn.Module:
     """The model inside the wrappers that torch.compile and DataParallel put around it."""
-    while [name for name, _ in model.named_children()] in (["module"], ["_orig_mod"]):
-        (model,) = model.children()
-    return model
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
 
 
 def _paths(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -127,8 +131,12 @@ def _targets(model: nn.Module, keep: Keep) -> dict[str, nn.Module]:
 
 def _closed(model: nn.Module) -> dict[str, str]:
     """The modules that are recurrent but can't be opened: which, and what to do instead."""
-    reasons = ((path, _why_closed(module)) for path, module in _paths(model) if _opener_of(module) is None)
-    return {path: why for path, why in reasons if why}
+    closed: dict[str, str] = {}
+    for path, module in _paths(model):
+        inside = any(path.startswith(f"{outer}.") or not outer for outer in closed)  # what holds for the whole holds for its parts
+        if _opener_of(module) is None and not inside and (why := _why_closed(module)):
+            closed[path] = why
+    return closed
 
 
 def _ancestors(model: nn.Module, targets: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
@@ -161,8 +169,8 @@ def _names(what: str, names: Sequence[str] | str | None) -> tuple[str, ...] | No
 def record(
     model: nn.Module,
     *,
-    lengths: Tensor | Sequence[int] | None = None,
-    valid: Tensor | NDArray[np.bool_] | None = None,
+    lengths: Tensor | Sequence[int] | Mapping[str, Tensor | Sequence[int]] | None = None,
+    valid: Tensor | NDArray[np.bool_] | Mapping[str, Tensor | NDArray[np.bool_]] | None = None,
     signals: Sequence[str] | str | None = None,
     layers: Sequence[str] | str | None = None,
     units: Sequence[int] | None = None,
@@ -184,9 +192,10 @@ def record(
         Any model with `torch.nn.LSTM`, `GRU`, `RNN`, their cells, `PeepholeLSTM` or its cell, or cells that `register` knows.
     lengths : Tensor of int or sequence of int ``(batch,)``, optional
         How many steps of each sequence are real, for padded batches; a `PackedSequence` brings its own. Without them the
-        recording is marked *padding: unknown*. For batches in a loop, `Recording.annotate` says it before each call.
+        recording is marked *padding: unknown*. For batches in a loop, `Recording.annotate` says it before each call. Where
+        layers read different sequences, a mapping from layers, named as in `layers`, to their lengths.
     valid : Tensor or ndarray of bool ``(batch, time)``, optional
-        Which steps are real, where padding doesn't only come last; in place of `lengths`.
+        Which steps are real, where padding doesn't only come last; in place of `lengths`, and like it.
     signals : str or sequence of str, optional
         The gates and states to keep; all if left out. What isn't kept is checked too, before it is let go.
     layers : str or sequence of str, optional

@@ -126,7 +126,7 @@ class Notes(NamedTuple):
 class Recording(Mapping[str, Trajectory]):
     """All layers and directions of a model, by name: the module's path and PyTorch's suffix, ``encoder.lstm.l1_reverse``.
 
-    A cell's name is its path. Several calls of a module join: along time where a call starts, bit for bit, from the state that
+    A cell's name is its path, and its steps stand in the order of its calls. Several calls of a module join: along time where a call starts, bit for bit, from the state that
     the one before ended with, and where a cell goes on with an edited state inside one pass of the model; along batch where it
     starts afresh (padded, under ``valid``). `calls` has them apart.
     """

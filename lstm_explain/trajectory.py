@@ -103,6 +103,8 @@ class Trajectory:
     started : mapping of str to Tensor ``(batch, time, unit)``
         The states that the steps started from, where the model edited them between steps; empty where every step started
         from what the one before it ended with.
+    edits : Tensor of bool ``(batch, time)`` or None
+        Where the model edited a state between steps, kept or not; None where it edited none. `edited` has it at valid steps.
     units : tuple of int or None
         Which of the layer's units these are, where not all were kept.
     """
@@ -118,6 +120,7 @@ class Trajectory:
     form: Form | None = None
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     started: Mapping[str, Tensor] = field(default_factory=dict)
+    edits: Tensor | None = None
     units: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -189,6 +192,7 @@ class Trajectory:
             initial=of(self.initial),
             first_step=self.first_step[rows],
             started=of(self.started),
+            edits=None if self.edits is None else self.edits[rows],
         )
 
     def before(self, state: str) -> Tensor:
@@ -204,10 +208,7 @@ class Trajectory:
 
     def edited(self) -> Tensor:
         """Where the model changed a state between steps, ``(batch, time)`` of bool: the step started from something else."""
-        found = torch.zeros_like(self.valid)
-        for state, before in self.started.items():
-            found |= (before != self._shifted(state)).any(2)
-        return found & self.valid
+        return torch.zeros_like(self.valid) if self.edits is None else self.edits & self.valid
 
     def residual(self, steps: int | None = None) -> float:
         """How far the signals are, at the worst valid step, from what must hold between them by their names alone.
@@ -280,18 +281,25 @@ def _residual(left: Tensor, right: Tensor, valid: Tensor | None) -> float:
     return float(difference.nan_to_num_(nan=torch.inf).where(counts, 0.0).max())
 
 
-def along_time(parts: Sequence[Trajectory], *, edited: bool) -> Trajectory:
-    """Trajectories of the same sequences, one after the other in time; `edited` where a part doesn't start where the last ended."""
+def along_time(parts: Sequence[Trajectory], edited: Sequence[Tensor | None]) -> Trajectory:
+    """Trajectories of the same sequences, one after the other in time; `edited`, for each part, which don't start where the last ended."""
     first = parts[0]
     if len(parts) == 1:
         return first
     signals = {name: torch.cat([part.signals[name] for part in parts], dim=1) for name in first.signals}
     valid = torch.cat([part.valid for part in parts], dim=1)
     joined = replace(first, signals=signals, valid=valid, padding=_padding_of(parts, valid), started={})
-    if not edited:
+    if all(which is None for which in edited):
         return joined
+    edits = torch.zeros_like(valid)
+    at = 0
+    for part, which in zip(parts, edited, strict=True):
+        if which is not None:
+            edits[:, at] = which.to(edits.device)
+        at += part.valid.shape[1]
     carried = [state for state in first.initial if state in signals]
-    return replace(joined, started={state: torch.cat([part.before(state) for part in parts], dim=1) for state in carried})
+    started = {state: torch.cat([part.before(state) for part in parts], dim=1) for state in carried}
+    return replace(joined, started=started, edits=edits)
 
 
 def along_batch(parts: Sequence[Trajectory]) -> Trajectory:
@@ -315,6 +323,7 @@ def along_batch(parts: Sequence[Trajectory]) -> Trajectory:
         initial={state: torch.cat([part.initial[state] for part in parts]) for state in first.initial},
         first_step=torch.cat([part.first_step for part in parts]),
         started={state: stack([part.before(state) for part in parts]) for state in first.initial if state in edited},
+        edits=None if all(part.edits is None for part in parts) else stack([part.edited() for part in parts]),
     )
 
 

@@ -1,4 +1,4 @@
-"""Layers, their inputs and their expected results, in every shape in which `torch.nn.LSTM` takes them."""
+"""Layers, their inputs and their expected results, in every shape in which PyTorch's recurrent layers take them."""
 
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ FORMS = [
     (None, "previous"),
     (None, "graves"),
 ]
+WITHOUT_CELL = ("gru", "rnn_tanh", "rnn_relu")
+WITHOUT_CELL = ("gru", "rnn_tanh", "rnn_relu")
 LAYOUTS = ("time_first", "batch_first", "unbatched", "packed", "packed_unsorted")
 
 
@@ -61,7 +63,7 @@ LENGTHS = {
 
 
 @st.composite
-def drawn_cases(draw):
+def drawn_cases(draw, projected=True):
     """Cases of all kinds, small."""
     layout = draw(st.sampled_from(LAYOUTS))
     time = draw(st.integers(1, 4))
@@ -78,7 +80,7 @@ def drawn_cases(draw):
         hidden_size=hidden_size,
         num_layers=draw(st.integers(1, 3)),
         bidirectional=draw(st.booleans()),
-        proj_size=draw(st.integers(0, hidden_size - 1)),
+        proj_size=draw(st.integers(0, hidden_size - 1)) if projected else 0,
         bias=draw(st.booleans()),
         initial_state=draw(st.booleans()),
         seed=draw(st.integers(0, 99)),
@@ -94,12 +96,28 @@ def randomise(module, seed=0):
     return module
 
 
-def peephole_lstm(case, peephole, wiring="previous", dtype=torch.float64):
-    return randomise(PeepholeLSTM(**case.arguments, peephole=peephole, wiring=wiring, dtype=dtype), case.seed)
+def peephole_lstm(case, peephole, wiring="previous", dtype=torch.float64, **options):
+    return randomise(PeepholeLSTM(**case.arguments, peephole=peephole, wiring=wiring, dtype=dtype, **options), case.seed)
 
 
-def torch_lstm(case, dtype=torch.float64):
-    return randomise(nn.LSTM(**case.arguments, dtype=dtype), case.seed)
+def torch_lstm(case, dtype=torch.float64, **options):
+    return randomise(nn.LSTM(**case.arguments, dtype=dtype, **options), case.seed)
+
+
+def without_cell(kind, case, dtype=torch.float64, **options):
+    """A `torch.nn.GRU` or `RNN`, which have no projection either."""
+    arguments = {name: value for name, value in case.arguments.items() if name != "proj_size"} | options
+    if kind == "gru":
+        return randomise(nn.GRU(**arguments, dtype=dtype), case.seed)
+    return randomise(nn.RNN(**arguments, nonlinearity=kind.removeprefix("rnn_"), dtype=dtype), case.seed)
+
+
+def torch_layer(case, kind, dtype=torch.float64, **options):
+    """A `torch.nn.GRU` or `RNN` of the case, which have no projection."""
+    arguments = {name: value for name, value in case.arguments.items() if name != "proj_size"} | options
+    if kind == "gru":
+        return randomise(nn.GRU(**arguments, dtype=dtype), case.seed)
+    return randomise(nn.RNN(**arguments, nonlinearity=kind.removeprefix("rnn_"), dtype=dtype), case.seed)
 
 
 def sequences_and_state(case, dtype=torch.float64):
@@ -125,10 +143,10 @@ def laid_out(case, sequences):
     return torch.stack(sequences, dim=0 if case.layout == "batch_first" else 1)
 
 
-def call_of(case, dtype=torch.float64):
-    """The input of the case, and its initial state or None."""
+def call_of(case, dtype=torch.float64, kind="torch"):
+    """The input of the case, and its initial state or None: of an LSTM, or of a kind without a cell."""
     sequences, state = sequences_and_state(case, dtype)
-    return laid_out(case, sequences), state
+    return laid_out(case, sequences), state[0] if state is not None and kind in WITHOUT_CELL else state
 
 
 def apart(case, output):
@@ -141,17 +159,18 @@ def apart(case, output):
     return list(output.unbind(0 if case.layout == "batch_first" else 1))
 
 
-def slowly(case, module):
-    """What `scalar.run_stack` gives for each sequence of the case, in the order of the input."""
-    sequences, state = sequences_and_state(case)
+def slowly(case, module, dtype=torch.float64):
+    """What `scalar.run_stack` gives for each sequence of the case as rounded to `dtype`, in the order of the input."""
+    sequences, state = sequences_and_state(case, dtype)
+    sequences = [sequence.double() for sequence in sequences]
+    sizes = (case.proj_size or case.hidden_size, case.hidden_size)[: 1 if isinstance(module, (nn.GRU, nn.RNN)) else 2]
     if state is None:
-        zeros = np.zeros((len(case.suffixes), 1))
-        states = [(zeros.repeat(case.proj_size or case.hidden_size, 1), zeros.repeat(case.hidden_size, 1))] * len(sequences)
+        states = [tuple(np.zeros((len(case.suffixes), size)) for size in sizes)] * len(sequences)
     elif case.layout == "unbatched":
-        states = [state]
+        states = [state[: len(sizes)]]
     else:
-        states = [(state[0][:, at], state[1][:, at]) for at in range(len(sequences))]
-    return [run_stack(module, xs, h_0, c_0) for xs, (h_0, c_0) in zip(sequences, states, strict=True)]
+        states = [tuple(of_all[:, at] for of_all in state[: len(sizes)]) for at in range(len(sequences))]
+    return [run_stack(module, xs, *start) for xs, start in zip(sequences, states, strict=True)]
 
 
 def close(actual, expected):
@@ -159,12 +178,16 @@ def close(actual, expected):
     torch.testing.assert_close(torch.as_tensor(actual), torch.as_tensor(expected), rtol=0, atol=1e-12)
 
 
+def last_states(states):
+    """A layer's last states as a tuple, with a cell or without."""
+    return (states,) if isinstance(states, torch.Tensor) else tuple(states)
+
+
 def same_results(case, returned, expected):
     """A layer's output and last states, against what `slowly` gives."""
-    output, (h_n, c_n) = returned
-    if case.layout == "unbatched":
-        h_n, c_n = h_n.unsqueeze(1), c_n.unsqueeze(1)
-    for at, (rows, (_, slow_rows, slow_h, slow_c)) in enumerate(zip(apart(case, output), expected, strict=True)):
+    output, states = returned
+    ends = [state.detach().unsqueeze(1) if case.layout == "unbatched" else state.detach() for state in last_states(states)]
+    for at, (rows, (_, slow_rows, *slow_ends)) in enumerate(zip(apart(case, output), expected, strict=True)):
         close(rows.detach(), slow_rows)
-        close(h_n[:, at].detach(), slow_h)
-        close(c_n[:, at].detach(), slow_c)
+        for end, slow in zip(ends, slow_ends, strict=True):
+            close(end[:, at], slow)

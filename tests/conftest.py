@@ -1,8 +1,14 @@
-"""The same draws on every run and no deadlines; one thread, since many of them only wait for each other on tensors this small."""
+"""One thread, since many of them only wait for each other on tensors this small; no deadlines.
+
+By default the same draws on every run; HYPOTHESIS_PROFILE=nightly draws more, and others every time.
+"""
+
+import os
 
 import torch
 from hypothesis import settings
 
-settings.register_profile("lstm_explain", deadline=None, derandomize=True, database=None, max_examples=60)
-settings.load_profile("lstm_explain")
+settings.register_profile("default", deadline=None, derandomize=True, database=None, max_examples=60)
+settings.register_profile("nightly", deadline=None, database=None, max_examples=1000, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 torch.set_num_threads(1)

@@ -25,9 +25,9 @@ class CallCheck(NamedTuple):
     """The check of one call of one module: recomputed against returned, and every recorded value against the equations.
 
     Differences are the largest absolute ones; ``scale`` is the largest absolute value compared; ``tolerance`` is what a
-    difference may be at that scale in that dtype, of which ``rounding`` is what rounding alone may add up to in the cell
-    state over many steps with forget gates near 1: 0 where that wasn't needed. ``c_n`` is 0 where there is no cell, and stands
-    for all further states of a registered cell.
+    difference may be at that scale in that dtype. ``rounding`` is what rounding alone may add up to in the cell state over many steps
+    with forget gates near 1, 0 where that wasn't needed: ``c_n`` may differ by so much more, and in ``equations`` what it may do to
+    each hidden state is left out. ``c_n`` is 0 where there is no cell, and stands for all further states of a registered cell.
     ``nonfinite`` counts NaN and infinite values in the call's output; they must stand at the same places in both, and are
     left out of the differences.
     """
@@ -50,9 +50,17 @@ class CallCheck(NamedTuple):
         return max(self.output, self.h_n, self.c_n, self.equations)
 
     @property
+    def nearest(self) -> tuple[str, float, float]:
+        """The difference that comes nearest to what is allowed: its name, itself, and what is allowed."""
+        plain, cell = self.tolerance, self.tolerance + self.rounding
+        found = (("output", self.output, plain), ("h_n", self.h_n, plain), ("c_n", self.c_n, cell), ("equations", self.equations, plain))
+        return max(found, key=lambda one: one[1] / one[2])
+
+    @property
     def share(self) -> float:
         """The largest difference as a share of what is allowed."""
-        return self.worst / self.tolerance
+        _, difference, allowed = self.nearest
+        return difference / allowed
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ class Certificate:
         ``partial``: it was, and then some signals weren't kept, so that what is left can't all be checked again.
         ``uncertified``: nothing was recorded.
         """
-        if not self.calls or not all(call.worst <= call.tolerance for call in self.calls):
+        if not self.calls or not all(call.share <= 1 for call in self.calls):
             return "uncertified"
         return "partial" if self.kept else "certified"
 
@@ -99,15 +107,16 @@ class Certificate:
         if not self.calls:
             return "uncertified: nothing was recorded"
         worst, count = self.worst, self.count or len(self.calls)
-        rounding = f", {worst.rounding:.1e} of it for rounding over many steps" if worst.rounding else ""
+        name, difference, allowed = worst.nearest
+        rounding = f", {worst.rounding:.1e} of it for rounding over many steps" if worst.rounding and name == "c_n" else ""
         kept = f"; kept: {self.kept}" if self.kept else ""
         return (
             f"{self.state}: {count} call{'s' if count > 1 else ''} recomputed, largest difference "
-            f"{worst.worst:.1e} (allowed {worst.tolerance:.1e}{rounding}, {worst.dtype}){kept}"
+            f"{difference:.1e} (allowed {allowed:.1e}{rounding}, {worst.dtype}){kept}"
         )
 
     def _repr_html_(self) -> str:
-        rows = [(c.module or "(root)", c.call, f"{c.worst:.1e}", f"{c.tolerance:.1e}", c.dtype) for c in self.calls]
+        rows = [(c.module or "(root)", c.call, *(f"{value:.1e}" for value in c.nearest[1:]), c.dtype) for c in self.calls]
         return table(str(self), ("module", "call", "largest difference", "allowed", "dtype"), rows)
 
 
@@ -155,6 +164,7 @@ def certify(module: str, call: int, opened: Opened, trajectories: Iterable[Traje
     """
     ends = {name: _difference(tensor, opened.returned[name]) for name, tensor in opened.expected.items()}
     layers = [_difference(*pair) for layer in opened.layers for pair in layer.checked()]
+    named = [0.0, *(trajectory.residual(_SAMPLE) for trajectory in trajectories)]
     absolute, relative = _TOLERANCES[opened.dtype]
     scale = max(scale for _, scale, _ in [*ends.values(), *layers])
     check = CallCheck(
@@ -163,20 +173,21 @@ def certify(module: str, call: int, opened: Opened, trajectories: Iterable[Traje
         output=ends["output"][0],
         h_n=ends["h_n"][0] if "h_n" in ends else 0.0,
         c_n=max((end[0] for name, end in ends.items() if name not in ("output", "h_n")), default=0.0),
-        equations=max([0.0, *(difference for difference, _, _ in layers), *(trajectory.residual(_SAMPLE) for trajectory in trajectories)]),
+        equations=max([*named, *(difference for difference, _, _ in layers)]),
         scale=scale,
         tolerance=absolute + relative * scale,
         nonfinite=ends["output"][2],
         dtype=str(opened.dtype).removeprefix("torch."),
     )
-    if not check.worst <= check.tolerance:
-        rounding = max(layer.rounding(opened.dtype) for layer in opened.layers)
-        check = check._replace(rounding=rounding, tolerance=check.tolerance + rounding)
-    if not check.worst <= check.tolerance:
-        worst = max(("output", "h_n", "c_n", "equations"), key=lambda name: getattr(check, name))
+    if not check.share <= 1:
+        if rounded := [layer.rounding(opened.dtype) for layer in opened.layers if layer.rounding]:
+            left = [_difference(*pair)[0] for one in rounded for pair in one.checked()]
+            check = check._replace(rounding=max(one.cell for one in rounded), equations=max([*named, *left]))
+    if not check.share <= 1:
+        worst, difference, allowed = check.nearest
         raise CertificateError(
-            f"{module or 'the model'}, call {call}: what the equations give differs from what the layer returned by {check.worst:.1e} in "
-            f"{worst}, at most {check.tolerance:.1e} was expected. Likely a subclass with a forward pass of its own, or weights that are "
-            "changed inside the call; nothing of this call is kept"
+            f"{module or 'the model'}, call {call}: what the equations give differs from what the layer returned by "
+            f"{difference:.1e} in {worst}, at most {allowed:.1e} was expected. Likely a subclass with a forward pass of "
+            "its own, or weights that are changed inside the call; nothing of this call is kept"
         )
     return check

@@ -32,6 +32,7 @@ def save(recording: Recording, path: str | Path) -> None:
         for group in _GROUPS:
             tensors |= {f"{at}.{group}.{key}": tensor for key, tensor in getattr(one, group).items()}
         tensors |= {f"{at}.valid": one.valid, f"{at}.first_step": one.first_step}
+        tensors |= {} if one.edits is None else {f"{at}.edits": one.edits}
         tensors |= {f"{at}.last.{key}": tensor for key, tensor in recording.calls[name][-1].last.items()}
         layers.append(
             {
@@ -123,9 +124,10 @@ def _read(about: dict[str, Any], tensors: dict[str, Tensor], source: Path) -> Re
             form=None if layer["form"] is None else Form(*layer["form"]),
             weights=groups["weights"],
             started=groups["started"],
+            edits=tensors.get(f"{at}.edits"),
             units=None if layer["units"] is None else tuple(layer["units"]),
         )
-        allowed = max((check.tolerance for check in checks), default=0.0)
+        allowed = max((check.tolerance + check.rounding for check in checks), default=0.0)
         # What was kept in a smaller dtype was rounded after it was certified.
         rounded = max(8 * torch.finfo(signal.dtype).eps * max(1.0, float(signal.abs().max())) for signal in one.signals.values())
         residual = one.residual()

@@ -20,7 +20,7 @@ from lstm_explain.nn.layers import LayerRun, Run, run_layers, suffixes, weights_
 from lstm_explain.nn.layout import Layout, lay_out
 from lstm_explain.nn.lstm import PeepholeLSTM
 from lstm_explain.recording import workspace
-from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, computes_in, mismatch, rows_of, wide
+from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, Rounded, computes_in, mismatch, rows_of, wide
 
 _ROWS = 4096
 _VALUES = 1 << 17
@@ -206,8 +206,7 @@ def _left(suffix: str, now: Step, states: tuple[Tensor, ...], layout: Layout) ->
         for i, f, g, c, before in zip(*(signal.split(rows) for signal in (*now[:3], now.cell_state, seen)), strict=True):
             yield c, (i * g).addcmul_(f, before)
 
-    rounding = partial(replay.rounding, now, states[1], layout.sizes, reverse)
-    return OpenedLayer(suffix, reverse, now._asdict(), initial, checked=checked, rounding=rounding)
+    return OpenedLayer(suffix, reverse, now._asdict(), initial, checked=checked)
 
 
 def _replay(
@@ -279,6 +278,22 @@ def _by_the_cell(computed: Step, W_r: Tensor | None) -> Iterator[tuple[Tensor, T
         yield h, m if W_r is None else m @ W_r.T
 
 
+def _rounded(computed: Step, c0: Tensor, W_r: Tensor | None, layout: Layout, reverse: bool, dtype: torch.dtype) -> Rounded:
+    """What rounding may add up to in a replayed cell state, and the hidden states beside those nearest to them that it allows."""
+    error = replay.rounding(computed, c0, layout.sizes, reverse, dtype)
+
+    def checked() -> Iterator[tuple[Tensor, Tensor]]:
+        rows = max(1, _VALUES // error.shape[1])
+        for o, c, h, e in zip(*(signal.split(rows) for signal in (*computed[3:], error)), strict=True):
+            low, high = (o * torch.tanh(c + side) for side in (-e, e))
+            middle, radius = (low + high) / 2, (high - low) / 2
+            if W_r is not None:
+                middle, radius = middle @ W_r.double().T, radius @ W_r.double().abs().T
+            yield h, h.clamp(middle - radius, middle + radius)
+
+    return Rounded(float(error.max()), checked)
+
+
 def _replayed(
     kind: str, suffix: str, reverse: bool, x: Tensor, hidden: Tensor, initial: tuple[Tensor, ...], weights: Weights, layout: Layout
 ) -> tuple[OpenedLayer, tuple[Tensor, ...]]:
@@ -288,7 +303,7 @@ def _replayed(
     states = dict(zip(("hidden_state", "cell_state"), initial, strict=False))
     if kind == "lstm":
         computed, last_c = replay.lstm(x, hidden, h0, initial[1], weights, layout.sizes, reverse)
-        rounding = partial(replay.rounding, computed, initial[1], layout.sizes, reverse)
+        rounding = partial(_rounded, computed, initial[1], weights.weight_hr, layout, reverse)
         by = partial(_by_the_cell, computed, weights.weight_hr)
         layer = OpenedLayer(suffix, reverse, computed._asdict(), states, kept_weights(weights), by, rounding)
         return layer, (last_h, last_c)

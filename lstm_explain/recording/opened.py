@@ -18,8 +18,13 @@ def _nothing() -> Iterable[tuple[Tensor, Tensor]]:
     return ()
 
 
-def _no_rounding(dtype: torch.dtype) -> float:
-    return 0.0
+class Rounded(NamedTuple):
+    """What rounding alone may add up to over many steps."""
+
+    cell: float
+    """In a cell state, at most."""
+    checked: Callable[[], Iterable[tuple[Tensor, Tensor]]]
+    """As `OpenedLayer.checked`, with what it may do to each value allowed for."""
 
 
 class OpenedLayer(NamedTuple):
@@ -36,8 +41,8 @@ class OpenedLayer(NamedTuple):
     """Those that a trajectory's own equations need."""
     checked: Callable[[], Iterable[tuple[Tensor, Tensor]]] = _nothing
     """Recorded beside recomputed, where a trajectory can't tell by itself."""
-    rounding: Callable[[torch.dtype], float] = _no_rounding
-    """What rounding alone may add up to in a state, when each step rounds as that dtype does."""
+    rounding: Callable[[torch.dtype], Rounded] | None = None
+    """What rounding may add up to, when each step rounds as that dtype does; None where nothing adds up."""
     nodes: Sequence[Mapping[str, Tensor]] = ()
     """Where in autograd's graph the signals are: by name, for each step in the order of time; empty unless asked for."""
 

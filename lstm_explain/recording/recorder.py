@@ -32,7 +32,7 @@ class _Before(NamedTuple):
     """How a call stands to the one before it."""
 
     continues: bool
-    edited: bool
+    edited: Tensor | None
     steps: int
 
 
@@ -165,17 +165,18 @@ class Recorder:
         self._ends |= ends
 
     def _before(self, key: str, opened: Opened, layer: OpenedLayer) -> _Before:
-        afresh, end = _Before(False, False, 0), self._ends.get(key)
+        afresh, end = _Before(False, None, 0), self._ends.get(key)
         if end is None or end.states is None or not opened.given or not opened.carries:
             return afresh
         initial = {name: _in_input_order(state, opened.layout) for name, state in layer.initial.items()}
         if any(end.states[name].shape != state.shape for name, state in initial.items()):
             return afresh
-        if all(torch.equal(wide(end.states[name]), state) for name, state in initial.items()):
-            return _Before(True, False, end.steps)
+        edited = torch.stack([(wide(end.states[name]) != state).any(1) for name, state in initial.items()]).any(0)
+        if not edited.any():
+            return _Before(True, None, end.steps)
         # A cell whose state was changed between two steps of one pass (masked, reset, dropped out) goes on with what it was given.
-        edited = not layer.suffix and end.in_pass == self._pass and any(bool(state.any()) for state in initial.values())
-        return _Before(True, True, end.steps) if edited else afresh
+        goes_on = not layer.suffix and end.in_pass == self._pass and any(bool(state.any()) for state in initial.values())
+        return _Before(True, edited, end.steps) if goes_on else afresh
 
     def _valid(self, key: str, opened: Opened, steps: int) -> tuple[Tensor, Padding]:
         """Which steps of a call are real. A cell has one step, and lengths are those of its whole loop."""

@@ -86,8 +86,8 @@ class Call(NamedTuple):
     """The states that the module returned for it, ``(batch, unit)``, by name."""
     continues: bool
     """Whether it goes on where the call before it ended."""
-    edited: bool = False
-    """Whether the model changed a state in between."""
+    edited: Tensor | None = None
+    """Of which sequences the model changed a state in between, ``(batch,)`` of bool; None if of none."""
     nodes: "Nodes | None" = None
 
 
@@ -126,9 +126,9 @@ class Notes(NamedTuple):
 class Recording(Mapping[str, Trajectory]):
     """All layers and directions of a model, by name: the module's path and PyTorch's suffix, ``encoder.lstm.l1_reverse``.
 
-    A cell's name is its path, and its steps stand in the order of its calls. Several calls of a module join: along time where a call starts, bit for bit, from the state that
-    the one before ended with, and where a cell goes on with an edited state inside one pass of the model; along batch where it
-    starts afresh (padded, under ``valid``). `calls` has them apart.
+    A cell's name is its path, and its steps stand in the order of its calls. Several calls of a module join: along time where a
+    call starts, bit for bit, from the state that the one before ended with, and where a cell goes on with an edited state inside
+    one pass of the model; along batch where it starts afresh (padded, under ``valid``). `calls` has them apart.
     """
 
     def __init__(
@@ -200,6 +200,7 @@ class Recording(Mapping[str, Trajectory]):
                 call._replace(
                     trajectory=call.trajectory.select(order),
                     last={state: last[order.to(last.device)] for state, last in call.last.items()},
+                    edited=None if call.edited is None else call.edited[order.to(call.edited.device)],
                     nodes=call.nodes and call.nodes.reordered(order),
                 )
                 for call in calls
@@ -306,7 +307,7 @@ class Recording(Mapping[str, Trajectory]):
         for name, call, nodes in calls:
             if nodes is not None:
                 one = replace(call.trajectory, kind="gradient", signals=nodes.signals(found), started={}, units=None)
-                joined.setdefault(name, []).append(call._replace(trajectory=one, edited=False))
+                joined.setdefault(name, []).append(call._replace(trajectory=one, edited=None))
         return {name: _join(parts) for name, parts in joined.items()}
 
     def to_numpy(self) -> dict[str, dict[str, NDArray[Any]]]:
@@ -387,4 +388,4 @@ def _join(calls: Sequence[Call]) -> Trajectory:
             chains[-1].append(call)
         else:
             chains.append([call])
-    return along_batch([along_time([c.trajectory for c in chain], edited=any(c.edited for c in chain)) for chain in chains])
+    return along_batch([along_time([c.trajectory for c in chain], [c.edited for c in chain]) for chain in chains])

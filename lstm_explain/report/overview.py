@@ -13,15 +13,16 @@ def section(study: Study, measured: Measured) -> Section:
     """The first section."""
     certificate, coverage = measured.certificate, measured.coverage
     groups = len(set(study.groups)) if study.groups is not None else None
-    worst = max(certificate.calls, key=lambda call: call.worst / call.tolerance)
+    worst = max(certificate.calls, key=lambda call: call.share)
+    _, difference, allowed = worst.nearest
     units = sum(measured.units.values())
     files = f" from {number(groups)} groups" if groups else ""
     source = f" of {study.about['text']}" if "text" in study.about else ""
     data = f"{number(study.steps)} steps of {number(len(study.inputs))} sequences{files}{source}"
     parts = [
         f"{study.about.get('what', type(study.model).__name__)}, recorded over {data}: {number(units)} units in "
-        f"{len(measured.units)} layers, {certificate.state} with a largest difference of {worst.worst:.1e} "
-        f"(allowed {worst.tolerance:.1e})"
+        f"{len(measured.units)} layers, {certificate.state} with a largest difference of {difference:.1e} "
+        f"(allowed {allowed:.1e})"
     ]
     card: dict[str, Any] = study.about.get("card", {})
     if measured.loss is not None and math.isfinite(measured.loss):
@@ -65,8 +66,8 @@ def section(study: Study, measured: Measured) -> Section:
                 "certificate": {
                     "state": certificate.state,
                     "calls": len(certificate.calls),
-                    "largest_difference": worst.worst,
-                    "tolerance": worst.tolerance,
+                    "largest_difference": difference,
+                    "tolerance": allowed,
                     "nonfinite": nonfinite,
                     "dtype": worst.dtype,
                 },

@@ -116,9 +116,9 @@ def gru(x: Tensor, hidden: Tensor, h0: Tensor, weights: Weights, sizes: Sequence
     return gru_step(x, before(hidden, h0, sizes, reverse), weights)
 
 
-def rounding(computed: Step, c0: Tensor, sizes: Sequence[int], reverse: bool, dtype: torch.dtype) -> float:
-    """What rounding alone may add up to in an LSTM's cell state: each step rounds, and the next ones keep f of it."""
-    i, f, g, _, c, _ = (signal.double().nan_to_num_(0.0, 0.0, 0.0) for signal in computed)
+def rounding(computed: Step, c0: Tensor, sizes: Sequence[int], reverse: bool, dtype: torch.dtype) -> Tensor:
+    """What rounding alone may add up to in an LSTM's cell state, ``(rows, hidden)``: each step rounds, and the next ones keep f of it."""
+    i, f, g, _, c, _ = (signal.double().nan_to_num(0.0, 0.0, 0.0) for signal in computed)
     error = _ROUNDINGS * torch.finfo(dtype).eps * (c.abs() + (i * g).abs())
     _scan(f, error, torch.zeros_like(c0, dtype=torch.float64), sizes, reverse)
-    return float(error.max())
+    return error

@@ -42,7 +42,7 @@ def recorded(lstm, x):
 
 
 @pytest.mark.parametrize("period", [2, 4_000])
-@pytest.mark.parametrize("bias", [5.0, 7.0, 9.0, 12.0])
+@pytest.mark.parametrize("bias", [5.0, 9.0, 12.0])
 @pytest.mark.parametrize("options", [{}, {"proj_size": 2}, {"bidirectional": True}, {"num_layers": 2}], ids=str)
 def test_what_rounding_adds_up_to_is_certified(options, bias, period):
     recording = recorded(long_memory(bias=bias, **options), alternating(period))
@@ -105,7 +105,7 @@ class OtherWeights(nn.LSTM):
 
 
 @pytest.mark.parametrize("options", [{}, {"proj_size": 2}], ids=["plain", "projected"])
-@pytest.mark.parametrize("bias", [5.0, 9.0, 12.0])
+@pytest.mark.parametrize("bias", [5.0, 12.0])
 @pytest.mark.parametrize("kind", [OtherInput, OtherOutput, OtherCell, OtherWeights])
 def test_a_layer_that_is_wrong_by_more_is_still_refused(kind, bias, options):
     with pytest.raises(CertificateError, match="in c_n, at most" if kind is OtherCell else "in equations, at most"):

@@ -12,7 +12,7 @@ from lstm_explain.nn.equations import Form, Weights, stepper
 from lstm_explain.nn.layout import Layout
 from lstm_explain.nn.lstm import PeepholeLSTMCell
 from lstm_explain.recording.layers import kept_weights
-from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, computes_in, instead, mismatch, wide
+from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, computes_in, in_one_dtype, instead, mismatch, reached, wide
 
 Equations = Callable[..., Mapping[str, Tensor]]
 
@@ -84,14 +84,15 @@ def register(
     torch.Size([2, 5, 3])
     """
     if not (isinstance(cell, type) and issubclass(cell, nn.Module)):
-        raise InputError(f"needed a class of torch.nn.Module, got {cell!r}")
+        raise InputError(f"needed a class of torch.nn.Module, got {cell.__name__ if isinstance(cell, type) else type(cell).__name__}")
     if not callable(equations):
         raise InputError(f"needed equations as a function (cell, x, *states), got {type(equations).__name__}")
-    if states is not None and (not states or not all(isinstance(state, str) for state in states)):
-        raise InputError(f"needed states as names, like ('hidden_state', 'cell_state'), got {states!r}")
+    names = states if isinstance(states, (tuple, list)) else ()
+    if states is not None and (not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names)):
+        raise InputError(f"needed states as names, like ('hidden_state', 'cell_state'), each once, got {states!r}")
     if returned is not None and not callable(returned):
         raise InputError(f"needed returned as a function of what the cell returns, got {type(returned).__name__}")
-    REGISTERED[cell] = Registered(equations, () if states is None else tuple(states), returned)
+    REGISTERED[cell] = Registered(equations, tuple(names), returned)
 
 
 class Told(NamedTuple):
@@ -227,9 +228,15 @@ def open_on_graph(module: nn.Module, original: Forward, *args: Any, **kwargs: An
     opened = _opened(told, upcast=not registered)
     if not torch.is_grad_enabled():
         return told.returned, opened
-    computed = told.equations(told.x, *told.before.values())
+    in_one_dtype(told.x)
+    computed = told.equations(reached(told.x), *told.before.values())
     layers = [opened.layers[0]._replace(nodes=[computed])]
     ours = {id(state): instead(state, computed[name]) for name, state in told.after.items()}
+    if any(one.requires_grad and id(one) not in ours for one in _tensors(told.returned)):
+        raise RecordingError(
+            f"needed a cell that returns its states alone for grad=True, got an output of its own from {told.kind}: gradients can't be "
+            "followed from it to the gates, so compute it outside of the cell"
+        )
     return _swapped(told.returned, ours), opened._replace(layers=layers)
 
 
@@ -260,7 +267,8 @@ def _with_output(returned: Any) -> bool:
 
 
 def _tensors(value: Any) -> list[Tensor]:
-    """The tensors of nested tuples, in order."""
+    """The tensors of nested tuples and mappings, in order."""
     if isinstance(value, Tensor):
         return [value]
+    value = tuple(value.values()) if isinstance(value, Mapping) else value
     return [tensor for part in value for tensor in _tensors(part)] if isinstance(value, (tuple, list)) else []

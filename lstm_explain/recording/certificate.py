@@ -63,7 +63,7 @@ class CallCheck(NamedTuple):
         return difference / allowed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Certificate:
     """Whether a recording is what the model computed.
 
@@ -114,6 +114,9 @@ class Certificate:
             f"{self.state}: {count} call{'s' if count > 1 else ''} recomputed, largest difference "
             f"{difference:.1e} (allowed {allowed:.1e}{rounding}, {worst.dtype}){kept}"
         )
+
+    def __repr__(self) -> str:
+        return f"<Certificate: {self}>"
 
     def _repr_html_(self) -> str:
         rows = [(c.module or "(root)", c.call, *(f"{value:.1e}" for value in c.nearest[1:]), c.dtype) for c in self.calls]

@@ -33,7 +33,8 @@ def save(recording: Recording, path: str | Path) -> None:
             tensors |= {f"{at}.{group}.{key}": tensor for key, tensor in getattr(one, group).items()}
         tensors |= {f"{at}.valid": one.valid, f"{at}.first_step": one.first_step}
         tensors |= {} if one.edits is None else {f"{at}.edits": one.edits}
-        tensors |= {f"{at}.last.{key}": tensor for key, tensor in recording.calls[name][-1].last.items()}
+        last = recording.calls[name][-1].last
+        tensors |= {f"{at}.last.{key}": tensor for key, tensor in last.items()}
         layers.append(
             {
                 "name": name,
@@ -42,6 +43,10 @@ def save(recording: Recording, path: str | Path) -> None:
                 "reverse": one.reverse,
                 "form": None if one.form is None else list(one.form),
                 "units": one.units,
+                # The file has its tensors in an order of its own.
+                **{group: list(getattr(one, group)) for group in _GROUPS},
+                "last": list(last),
+                "edits": one.edits is not None,
             }
         )
     certificate, coverage = recording.certificate, recording.coverage
@@ -83,7 +88,7 @@ def load(path: str | Path) -> Recording:
     """
     source = Path(path)
     if not source.is_file():
-        raise InputError(f"needed a file written by recording.save, got {source}, which isn't there")
+        raise InputError(f"needed a file written by recording.save, got {source}, which isn't {'a file' if source.exists() else 'there'}")
     try:
         with safe_open(source, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -97,10 +102,14 @@ def load(path: str | Path) -> Recording:
         if about["version"] != _VERSION:
             raise InputError(f"needed a recording of version {_VERSION}, got version {about['version']} in {source}")
         return _read(about, tensors, source)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"needed a file written by recording.save, got {source}, which is damaged: {first_line(error)}") from error
+
+
+def _largest_finite(signal: Tensor) -> float:
+    return float(signal.abs().nan_to_num(0.0, 0.0, 0.0).max())
 
 
 def _read(about: dict[str, Any], tensors: dict[str, Tensor], source: Path) -> Recording:
@@ -108,10 +117,7 @@ def _read(about: dict[str, Any], tensors: dict[str, Tensor], source: Path) -> Re
     coverage = about["coverage"]
     calls = {}
     for at, layer in enumerate(about["layers"]):
-        groups = {
-            group: {key.split(".", 2)[2]: tensor for key, tensor in tensors.items() if key.startswith(f"{at}.{group}.")}
-            for group in (*_GROUPS, "last")
-        }
+        groups = {group: {key: tensors[f"{at}.{group}.{key}"] for key in layer[group]} for group in (*_GROUPS, "last")}
         one = Trajectory(
             name=layer["name"],
             kind=layer["kind"],
@@ -124,12 +130,16 @@ def _read(about: dict[str, Any], tensors: dict[str, Tensor], source: Path) -> Re
             form=None if layer["form"] is None else Form(*layer["form"]),
             weights=groups["weights"],
             started=groups["started"],
-            edits=tensors.get(f"{at}.edits"),
+            edits=tensors[f"{at}.edits"] if layer["edits"] else None,
             units=None if layer["units"] is None else tuple(layer["units"]),
         )
+        batch, time = one.valid.shape
+        rows = {len(tensor) for tensor in (one.first_step, *one.initial.values())}
+        if one.valid.dtype != torch.bool or rows != {batch} or bool(((one.first_step < 0) | (one.first_step >= time)).any()):
+            raise ValueError(f"the steps of {one.name} are not those of its signals")
         allowed = max((check.tolerance + check.rounding for check in checks), default=0.0)
         # What was kept in a smaller dtype was rounded after it was certified.
-        rounded = max(8 * torch.finfo(signal.dtype).eps * max(1.0, float(signal.abs().max())) for signal in one.signals.values())
+        rounded = max(8 * torch.finfo(signal.dtype).eps * max(1.0, _largest_finite(signal)) for signal in one.signals.values())
         residual = one.residual()
         if not residual <= max(allowed, rounded):
             raise InputError(f"needed signals that satisfy their equations, got {residual:.1e} in {layer['name']} of {source}")

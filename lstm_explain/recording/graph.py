@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from lstm_explain.errors import RecordingError
 from lstm_explain.nn.equations import Weights, stepper, walk
 from lstm_explain.nn.layers import suffixes, weights_of
 from lstm_explain.nn.layout import lay_out
 from lstm_explain.recording.layers import draws, initial_states, random_state
-from lstm_explain.recording.opened import Forward, Opened, instead, rows_of
+from lstm_explain.recording.opened import Forward, Opened, in_one_dtype, instead, reached, rows_of
 from lstm_explain.recording.stand_in import Opener
 
 
@@ -23,8 +22,7 @@ def on_graph(opener: Opener) -> Opener:
     def opened_on_graph(module: Any, original: Forward, input: Any, hx: Any = None) -> tuple[Any, Opened]:
         if not torch.is_grad_enabled():
             return opener(module, original, input, hx)
-        if torch.is_autocast_enabled(rows_of(input).device.type):
-            raise RecordingError("needed a pass in one dtype for grad=True, got autocast: leave it, or record without grad=True")
+        in_one_dtype(rows_of(input))
         state = torch.get_rng_state() if draws(module) else None
         returned, opened = opener(module, original, input, hx)
         with random_state(state):
@@ -43,6 +41,7 @@ def on_graph(opener: Opener) -> Opener:
 def _walked(module: Any, opened: Opened, input: Any, hx: Any) -> tuple[list[list[Mapping[str, Tensor]]], Tensor, dict[str, Tensor]]:
     """All layers by the readable equations: their steps, the top rows, and the last states ``(layers * directions, batch, unit)``."""
     rows, layout = lay_out(input, input_size=module.input_size, batch_first=module.batch_first, dtype=None)
+    rows = reached(rows)
     initial = initial_states(module, opened.kind, layout, hx, rows)
     names = tuple(opened.layers[0].initial)
     directions = 2 if module.bidirectional else 1

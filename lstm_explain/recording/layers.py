@@ -167,7 +167,8 @@ def open_fused(module: nn.RNNBase, original: Forward, input: Any, hx: Any = None
         )
 
     def replayed() -> Opened:
-        with random_state(state):
+        # Nothing goes back through these: what they save is nobody's, and activation checkpointing, which counts, mustn't see it.
+        with random_state(state), torch.autograd.graph.saved_tensors_hooks(lambda saved: None, lambda packed: packed):
             below = list(_below(module, kind, layout, x.detach(), initial))
         came = [*(hidden for hidden, _ in below), top.clone()]
         with torch.no_grad(), torch.autocast(top.device.type, enabled=False):
@@ -235,8 +236,9 @@ def _replay(
 
 def initial_states(module: nn.RNNBase, kind: str, layout: Layout, hx: Any, output: Tensor) -> tuple[Tensor, ...]:
     """The initial states, each ``(layers * directions, batch, unit)``, in the order of the rows; zero unless given."""
-    given = (None, None) if hx is None else hx if kind == "lstm" else (hx,)
-    sizes = (module.proj_size or module.hidden_size, module.hidden_size)[: 2 if kind == "lstm" else 1]
+    cell = kind in ("lstm", "peephole_lstm")
+    given = (None, None) if hx is None else hx if cell else (hx,)
+    sizes = (module.proj_size or module.hidden_size, module.hidden_size)[: 2 if cell else 1]
     count = len(suffixes(module))
     return tuple(
         output.new_zeros(count, layout.batch, size) if state is None else layout.state_in(state)

@@ -89,6 +89,23 @@ def computes_in(returned: Tensor) -> torch.dtype:
     return returned.dtype
 
 
+def in_one_dtype(x: Tensor) -> None:
+    """Gradients of signals are those of a pass in one dtype.
+
+    Raises
+    ------
+    RecordingError
+        Under autocast.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        raise RecordingError("needed a pass in one dtype for grad=True, got autocast: leave it, or record without grad=True")
+
+
+def reached(x: Tensor) -> Tensor:
+    """An input that gradients reach, so that they reach every signal, also where weights are frozen."""
+    return x if x.requires_grad or not x.is_floating_point() else x.detach().requires_grad_()
+
+
 def mismatch(module: torch.nn.Module, needed: str, returned: Any) -> RecordingError:
     """The error for a module that returned something else than its kind does."""
     return RecordingError(f"needed {needed} from {type(module).__name__}, got {type(returned).__name__}: it can't be recorded as its kind")

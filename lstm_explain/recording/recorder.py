@@ -69,8 +69,9 @@ class Keep(NamedTuple):
                 for name, tensor in tensors.items()
             }
 
-        if self.signals is not None:
-            signals = {name: signal.clone() for name, signal in signals.items()}  # views of all the gates would keep all of them
+        if self.signals is not None or self.layers is not None:
+            # Views of all the gates, or of both directions, would keep all of them.
+            signals = {name: signal.clone() for name, signal in signals.items()}
         return replace(
             one,
             signals=cut(signals),
@@ -118,10 +119,12 @@ class Recorder:
         """A module has ended; with the outermost one the pass ends, and analyses may have it."""
         self._depth -= 1
         if self._into and self._depth == 0:
-            if not failed and len(self._recording):
-                self._hand_on()
-            self._recording.let_go()
-            self._ends, self._bytes = {}, 0
+            try:
+                if not failed and len(self._recording):
+                    self._hand_on()
+            finally:
+                self._recording.let_go()
+                self._bytes = 0
 
     def again(self, path: str) -> None:
         """A module runs once more, for a backward pass."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from xarray import DataTree
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Coverage:
     """What of a model was seen.
 
@@ -62,6 +62,9 @@ class Coverage:
         if self.aliases:
             parts.append(f"one module: {', '.join(' = '.join(map(_path, (name, *others))) for name, others in self.aliases.items())}")
         return "; ".join([*parts, f"padding: {self.padding}"])
+
+    def __repr__(self) -> str:
+        return f"<Coverage: {self}>"
 
     def _repr_html_(self) -> str:
         rows = [(_path(name), n, "") for name, n in self.recorded.items()]
@@ -298,11 +301,25 @@ class Recording(Mapping[str, Trajectory]):
         flat = [node for _, _, nodes in calls if nodes is not None for step in nodes.steps for node in step.values()]
         if not flat:
             raise InputError("needed a recording with its graph: use lx.record(model, grad=True), with gradients enabled in the block")
+        if not isinstance(loss, Tensor):
+            raise InputError(f"needed a loss that is one number with a graph, got {type(loss).__name__}")
         if loss.numel() != 1 or not loss.requires_grad:
             raise InputError(
                 f"needed a loss that is one number with a graph, got shape {tuple(loss.shape)}, requires_grad={loss.requires_grad}"
             )
-        found = iter(torch.autograd.grad(loss.sum(), flat, retain_graph=retain_graph, allow_unused=True))
+        for name, _, nodes in calls:
+            fixed = (signal for step in (nodes.steps if nodes else ()) for signal, node in step.items() if not node.requires_grad)
+            if (signal := next(fixed, None)) is not None:
+                raise InputError(f"needed signals that depend on an input, a state or a weight with gradients, got {signal} of {name}")
+        try:
+            found = iter(torch.autograd.grad(loss.sum(), flat, retain_graph=retain_graph, allow_unused=True))
+        except RuntimeError as error:
+            if "second time" not in str(error):
+                raise
+            raise InputError(
+                "needed a graph that is still there, got one that a backward pass has freed: ask for the gradients before loss.backward(), "
+                "or keep it with retain_graph=True"
+            ) from error
         joined: dict[str, list[Call]] = {}
         for name, call, nodes in calls:
             if nodes is not None:
@@ -335,10 +352,9 @@ class Recording(Mapping[str, Trajectory]):
         sets = {}
         for name, arrays in self.to_numpy().items():
             trajectory = self[name]
-            cells = next((array.shape[2] for signal, array in arrays.items() if signal not in ("valid", "hidden_state")), None)
             fields: dict[str, Any] = {}
             for signal, array in arrays.items():
-                last = "unit" if signal != "hidden_state" or cells in (None, array.shape[-1]) else "projection"
+                last = "projection" if signal == "hidden_state" and "weight_hr" in trajectory.weights else "unit"
                 fields[signal] = (("batch", "time", last)[: array.ndim], array)
             coordinates = {} if trajectory.units is None else {"unit": list(trajectory.units)}
             sets[name] = Dataset(fields, coordinates, {"kind": trajectory.kind, "padding": trajectory.padding})
@@ -373,7 +389,7 @@ class Recording(Mapping[str, Trajectory]):
 
     def __repr__(self) -> str:
         nothing = "nothing kept" if any(self.modules.values()) else "nothing yet"
-        return f"<Recording of {', '.join(self._calls) or nothing}; {self.certificate}>"
+        return f"<Recording of {', '.join(self._calls) or nothing}; {self.certificate}; {self.coverage}>"
 
     def _repr_html_(self) -> str:
         rows = [(name, one.kind, *next(iter(one.signals.values())).shape, int(one.valid.sum())) for name, one in self.items()]

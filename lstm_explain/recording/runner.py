@@ -97,6 +97,17 @@ def _keys(path: str, module: nn.Module) -> list[str]:
     return [key_of(path, "")]
 
 
+def _words(module: nn.Module) -> tuple[str, ...] | None:
+    """What a module calls its signals, None of a registered one, whose equations say so only when it runs."""
+    if _opener_of(module) is open_registered:
+        return None
+    if isinstance(module, nn.GRUCell) or (isinstance(module, nn.RNNBase) and module.mode == "GRU"):
+        return KINDS["gru"].signals
+    if isinstance(module, nn.RNNCell) or (isinstance(module, nn.RNNBase) and module.mode.startswith("RNN")):
+        return KINDS["rnn_tanh"].signals
+    return KINDS["lstm"].signals
+
+
 def _targets(model: nn.Module, keep: Keep) -> dict[str, nn.Module]:
     """The modules to record by path, each under the first one.
 
@@ -122,11 +133,12 @@ def _targets(model: nn.Module, keep: Keep) -> dict[str, nn.Module]:
     for pattern in keep.layers or ():
         if not any(matches(key, pattern) for key in keys):
             raise InputError(f"needed layers of {', '.join(keys)}, got {pattern!r}")
-    registered = any(_opener_of(module) is open_registered for module in found.values())
-    known = {signal for words in KINDS.values() for signal in words.signals}
-    if not registered and (unknown := [signal for signal in keep.signals or () if signal not in known]):
-        raise InputError(f"needed signals of {', '.join(sorted(known))}, got {unknown[0]!r}")
-    return {path: module for path, module in found.items() if any(map(keep.wants, _keys(path, module)))}
+    kept = {path: module for path, module in found.items() if any(map(keep.wants, _keys(path, module)))}
+    words = [_words(module) for module in kept.values()]
+    known = dict.fromkeys(signal for one in words for signal in one or ())
+    if None not in words and (unknown := [signal for signal in keep.signals or () if signal not in known]):
+        raise InputError(f"needed signals of {', '.join(known)}, got {unknown[0]!r}")
+    return kept
 
 
 def _closed(model: nn.Module) -> dict[str, str]:
@@ -163,6 +175,19 @@ def _names(what: str, names: Sequence[str] | str | None) -> tuple[str, ...] | No
     if not given or not all(isinstance(name, str) for name in given):
         raise InputError(f"needed {what} as names, got {names!r}")
     return given
+
+
+def _units(units: Sequence[int] | None) -> tuple[int, ...] | None:
+    if units is None:
+        return None
+    try:
+        given = torch.as_tensor(units)
+    except (TypeError, ValueError, RuntimeError):
+        given = torch.empty(0)
+    whole = given.dim() == 1 and len(given) > 0 and not given.is_floating_point() and given.dtype != torch.bool
+    if not whole or len(given.unique()) < len(given):
+        raise InputError(f"needed units as whole numbers, each once, got {units!r}")
+    return tuple(given.tolist())
 
 
 @contextmanager
@@ -249,16 +274,20 @@ def record(
         if isinstance(module, nn.DataParallel) and len(module.device_ids) > 1:
             raise RecordingError(f"needed a model on one device, got DataParallel on {len(module.device_ids)}: record model.module")
     model = _unwrapped(model)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise InputError(f"needed a dtype of floating point, like torch.float16, got {dtype!r}")
     try:
-        kept_units = None if units is None else tuple(int(unit) for unit in units)
-    except (TypeError, ValueError):
-        raise InputError(f"needed units as whole numbers, got {units!r}") from None
-    where = None if device is None else torch.device(device)
-    keep = Keep(_names("signals", signals), _names("layers", layers), kept_units, dtype, where)
-    if dtype is not None and not dtype.is_floating_point:
-        raise InputError(f"needed a dtype of floating point, got {dtype}")
-    if missing := [one for one in into or () if not hasattr(one, "update")]:
-        raise InputError(f"needed into as streaming analyses, like lx.Saturation(), got {type(missing[0]).__name__}, without update")
+        where = None if device is None else torch.device(device)
+    except (RuntimeError, TypeError):
+        raise InputError(f"needed a device, like 'cpu', got {device!r}") from None
+    keep = Keep(_names("signals", signals), _names("layers", layers), _units(units), dtype, where)
+    if max_bytes is not None and (isinstance(max_bytes, bool) or not isinstance(max_bytes, int)):
+        raise InputError(f"needed max_bytes as a whole number, got {max_bytes!r}")
+    if into is not None and not isinstance(into, (list, tuple)):
+        raise InputError(f"needed into as a list of streaming analyses, like [lx.Saturation()], got {type(into).__name__}")
+    if missing := [one for one in into or () if isinstance(one, type) or not hasattr(one, "update")]:
+        got = f"the class {missing[0].__name__}" if isinstance(missing[0], type) else f"{type(missing[0]).__name__}, without update"
+        raise InputError(f"needed into as streaming analyses, like lx.Saturation(), got {got}")
     targets = _targets(model, keep)
     aliases: dict[str, tuple[str, ...]] = {}
     for path, module in _paths(model):

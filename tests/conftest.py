@@ -8,7 +8,7 @@ import os
 import torch
 from hypothesis import settings
 
-settings.register_profile("default", deadline=None, derandomize=True, database=None, max_examples=40)
+settings.register_profile("default", deadline=None, derandomize=True, database=None, max_examples=25)
 settings.register_profile("nightly", deadline=None, database=None, max_examples=1000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 torch.set_num_threads(1)

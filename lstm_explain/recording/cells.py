@@ -12,7 +12,19 @@ from lstm_explain.nn.equations import Form, Weights, stepper
 from lstm_explain.nn.layout import Layout
 from lstm_explain.nn.lstm import PeepholeLSTMCell
 from lstm_explain.recording.layers import kept_weights
-from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, computes_in, in_one_dtype, instead, mismatch, reached, wide
+from lstm_explain.recording.opened import (
+    Forward,
+    Opened,
+    OpenedLayer,
+    computes_in,
+    in_one_dtype,
+    input_and_state,
+    instead,
+    mismatch,
+    not_checkpointed,
+    reached,
+    wide,
+)
 
 Equations = Callable[..., Mapping[str, Tensor]]
 
@@ -110,14 +122,17 @@ class Told(NamedTuple):
     given: bool
 
 
-def _call(module: Any, original: Forward, input: Any, hx: Any = None) -> Told:
+def _call(module: Any, original: Forward, *args: Any, **kwargs: Any) -> Told:
     """One call of `torch.nn.LSTMCell`, `GRUCell`, `RNNCell` or `PeepholeLSTMCell`."""
-    returned = original(input, hx)
+    returned = original(*args, **kwargs)
+    input, hx = input_and_state(original, args, kwargs)
     names = ("hidden_state", "cell_state") if isinstance(module, (nn.LSTMCell, PeepholeLSTMCell)) else ("hidden_state",)
     after = returned if isinstance(returned, (tuple, list)) else (returned,)
     if len(after) != len(names) or not all(isinstance(state, Tensor) for state in after):
         raise mismatch(module, " and ".join(names), returned)
     given = (hx if len(names) == 2 else (hx,)) if hx is not None else [torch.zeros_like(state) for state in after]
+    if [getattr(state, "shape", None) for state in given] != [state.shape for state in after]:
+        raise RecordingError(f"needed {type(module).__name__} to be called with its input and then its state, or its state as hx=")
     weights = Weights(*(getattr(module, name, None) for name in Weights._fields))  # type: ignore[arg-type]
 
     def of(dtype: torch.dtype) -> Weights:
@@ -223,6 +238,8 @@ def open_registered(module: nn.Module, original: Forward, *args: Any, **kwargs: 
 
 def open_on_graph(module: nn.Module, original: Forward, *args: Any, **kwargs: Any) -> tuple[Any, Opened]:
     """One step of any cell, with its signals on autograd's graph; its caller gets its own values bit for bit."""
+    if torch.is_grad_enabled():
+        not_checkpointed()
     registered = any(isinstance(module, kind) for kind in REGISTERED)
     told = (_call_registered if registered else _call)(module, original, *args, **kwargs)
     opened = _opened(told, upcast=not registered)

@@ -12,19 +12,21 @@ from lstm_explain.nn.equations import Weights, stepper, walk
 from lstm_explain.nn.layers import suffixes, weights_of
 from lstm_explain.nn.layout import lay_out
 from lstm_explain.recording.layers import draws, initial_states, random_state
-from lstm_explain.recording.opened import Forward, Opened, in_one_dtype, instead, reached, rows_of
+from lstm_explain.recording.opened import Forward, Opened, in_one_dtype, input_and_state, instead, not_checkpointed, reached, rows_of
 from lstm_explain.recording.stand_in import Opener
 
 
 def on_graph(opener: Opener) -> Opener:
     """An opener of layers that also says where in the graph every signal is."""
 
-    def opened_on_graph(module: Any, original: Forward, input: Any, hx: Any = None) -> tuple[Any, Opened]:
+    def opened_on_graph(module: Any, original: Forward, *args: Any, **kwargs: Any) -> tuple[Any, Opened]:
         if not torch.is_grad_enabled():
-            return opener(module, original, input, hx)
+            return opener(module, original, *args, **kwargs)
+        not_checkpointed()
+        input, hx = input_and_state(original, args, kwargs)
         in_one_dtype(rows_of(input))
         state = torch.get_rng_state() if draws(module) else None
-        returned, opened = opener(module, original, input, hx)
+        returned, opened = opener(module, original, *args, **kwargs)
         with random_state(state):
             nodes, output, last = _walked(module, opened, input, hx)
 

@@ -20,7 +20,7 @@ from lstm_explain.nn.layers import LayerRun, Run, run_layers, suffixes, weights_
 from lstm_explain.nn.layout import Layout, lay_out
 from lstm_explain.nn.lstm import PeepholeLSTM
 from lstm_explain.recording import workspace
-from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, Rounded, computes_in, mismatch, rows_of, wide
+from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, Rounded, computes_in, input_and_state, mismatch, rows_of, wide
 
 _ROWS = 4096
 _VALUES = 1 << 17
@@ -71,19 +71,25 @@ def _stacked(last: tuple[Tensor, ...], layout: Layout) -> dict[str, Tensor]:
     return {name: state.detach().unsqueeze(1) if layout.unbatched else state.detach() for name, state in zip(names, last, strict=True)}
 
 
-def open_own(module: PeepholeLSTM, original: Forward, input: Any, hx: Any = None) -> tuple[Any, Opened]:
+def open_own(module: PeepholeLSTM, original: Forward, *args: Any, **kwargs: Any) -> tuple[Any, Opened]:
     """Our own layer: the gates are what its forward pass computes anyway."""
     if getattr(original, "__func__", None) is PeepholeLSTM.forward:
+        input, hx = _given(*args, **kwargs)
         run = run_layers(module, module.form, input, hx)
         returned = run.output, (run.h_n, run.c_n)
     else:
         _repeatable(module)
         state = torch.get_rng_state() if draws(module) else None
-        returned = original(input, hx)
+        returned = original(*args, **kwargs)
+        input, hx = input_and_state(original, args, kwargs)
         with torch.no_grad(), random_state(state):
             run = run_layers(module, module.form, input, hx)
     _parts(module, returned, cell=True)
     return returned, opened_run(run, module.form, returned, given=hx is not None, carries=not module.bidirectional)
+
+
+def _given(input: Any, hx: Any = None) -> tuple[Any, Any]:
+    return input, hx
 
 
 def opened_run(run: Run, form: Form, returned: Any, *, given: bool, carries: bool) -> Opened:
@@ -134,11 +140,12 @@ def _by_the_equations(layer: LayerRun, form: Form) -> Iterator[tuple[Tensor, Ten
         yield from zip(Step(i, f, g, o, cell[rows], hidden[rows]), expected, strict=True)
 
 
-def open_fused(module: nn.RNNBase, original: Forward, input: Any, hx: Any = None) -> tuple[Any, Opened]:
+def open_fused(module: nn.RNNBase, original: Forward, *args: Any, **kwargs: Any) -> tuple[Any, Opened]:
     """`torch.nn.LSTM`, `GRU` or `RNN`: its own pass, bit for bit, and then what it computed inside."""
     _repeatable(module)
     state = torch.get_rng_state() if draws(module) else None
-    returned = original(input, hx)
+    returned = original(*args, **kwargs)
+    input, hx = input_and_state(original, args, kwargs)
     kind = module.mode.lower()
     output, last = _parts(module, returned, cell=kind == "lstm")
     x, layout = lay_out(input, input_size=module.input_size, batch_first=module.batch_first, dtype=None)
@@ -240,6 +247,9 @@ def initial_states(module: nn.RNNBase, kind: str, layout: Layout, hx: Any, outpu
     given = (None, None) if hx is None else hx if cell else (hx,)
     sizes = (module.proj_size or module.hidden_size, module.hidden_size)[: 2 if cell else 1]
     count = len(suffixes(module))
+    shapes = [(count, size) if layout.unbatched else (count, layout.batch, size) for size in sizes]
+    if hx is not None and [getattr(state, "shape", None) for state in given] != shapes:
+        raise RecordingError(f"needed {type(module).__name__} to be called with its input and then its state, or its state as hx=")
     return tuple(
         output.new_zeros(count, layout.batch, size) if state is None else layout.state_in(state)
         for size, state in zip(sizes, given, strict=False)

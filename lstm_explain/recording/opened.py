@@ -1,6 +1,7 @@
 """One call of one recurrent module, opened: every signal of every layer, and what it takes to check them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -109,6 +110,30 @@ def reached(x: Tensor) -> Tensor:
 def mismatch(module: torch.nn.Module, needed: str, returned: Any) -> RecordingError:
     """The error for a module that returned something else than its kind does."""
     return RecordingError(f"needed {needed} from {type(module).__name__}, got {type(returned).__name__}: it can't be recorded as its kind")
+
+
+def input_and_state(original: Forward, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
+    """What a layer or cell was called with, whatever a subclass calls its arguments: its input, and its state or None."""
+    if not kwargs.keys() <= {"input", "hx"}:
+        parameters = signature(original).parameters
+        names = [name for name, one in parameters.items() if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+        if names:
+            given = signature(original).bind(*args, **kwargs).arguments
+            return given.get(names[0]), given.get("hx" if "hx" in parameters else names[1] if len(names) > 1 else "")
+    named = {**dict(zip(("input", "hx"), args, strict=False)), **kwargs}
+    return named.get("input"), named.get("hx")
+
+
+def saved_elsewhere() -> Any:
+    """Whoever keeps autograd's tensors in its own way just now, as checkpointing does: to look at one would make it run the model."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True)
+
+
+def not_checkpointed() -> None:
+    """Activation checkpointing runs the model again for the backward pass, and must find in the graph what it found the first time."""
+    hooks = saved_elsewhere()
+    if hooks is not None and getattr(hooks[0], "__module__", None) == "torch.utils.checkpoint":
+        raise RecordingError("needed a pass without activation checkpointing for grad=True: leave it off, or record without grad=True")
 
 
 class _Instead(torch.autograd.Function):

@@ -174,7 +174,7 @@ class Recorder:
         initial = {name: _in_input_order(state, opened.layout) for name, state in layer.initial.items()}
         if any(end.states[name].shape != state.shape for name, state in initial.items()):
             return afresh
-        edited = torch.stack([(wide(end.states[name]) != state).any(1) for name, state in initial.items()]).any(0)
+        edited = torch.stack([_differs(wide(end.states[name]), state) for name, state in initial.items()]).any(0)
         if not edited.any():
             return _Before(True, None, end.steps)
         # A cell whose state was changed between two steps of one pass (masked, reset, dropped out) goes on with what it was given.
@@ -188,7 +188,10 @@ class Recorder:
         cell = not opened.layers[0].suffix
         offset = steps if cell else 0
         if (given := _for(key, notes.valid)) is not None:
-            mask = torch.as_tensor(given, device=device)
+            try:
+                mask = torch.as_tensor(given, device=device)
+            except (TypeError, ValueError, RuntimeError):
+                raise InputError(f"needed valid as bool of shape {(batch, offset + time)}, got {given!r}") from None
             long_enough = mask.dim() == 2 and (mask.shape[1] >= offset + time if cell else mask.shape[1] == time)
             if mask.dtype != torch.bool or not long_enough or len(mask) != batch:
                 got = f"{str(mask.dtype).removeprefix('torch.')} of shape {tuple(mask.shape)}"
@@ -243,6 +246,11 @@ def _for(key: str, said: Any) -> Any:
 def key_of(path: str, suffix: str) -> str:
     """The name of a layer and direction: the module's path and PyTorch's suffix; a cell's is its path."""
     return f"{path}.{suffix}".strip(".") or "cell"
+
+
+def _differs(one: Tensor, other: Tensor) -> Tensor:
+    """Which sequences of two states ``(batch, unit)`` aren't the same, bit for bit; what is NaN in both is."""
+    return ~((one == other) | (one.isnan() & other.isnan())).all(1)
 
 
 def _in_input_order(state: Tensor, layout: Layout) -> Tensor:

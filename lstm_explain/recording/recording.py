@@ -190,13 +190,18 @@ class Recording(Mapping[str, Trajectory]):
         InputError
             If `index` doesn't name each sequence of those calls once.
         """
-        order = torch.as_tensor(index)
+        try:
+            order = torch.as_tensor(index)
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(f"needed index as whole numbers, one for each sequence, got {index!r}") from None
+        if order.dim() != 1 or order.is_floating_point() or order.dtype == torch.bool:
+            raise InputError(f"needed index as whole numbers, one for each sequence, got {order.tolist()}")
         fresh = {name: calls[self._in_order.get(name, 0) :] for name, calls in self._calls.items()}
         if not any(fresh.values()):
             raise InputError("needed a call to put in order, got none since the last time: call the model first")
         for name, calls in fresh.items():
             for batch in {len(call.trajectory.valid) for call in calls}:
-                if sorted(order.flatten().tolist()) != list(range(batch)):
+                if sorted(order.tolist()) != list(range(batch)):
                     raise InputError(f"needed index with each of 0 to {batch - 1} once, for {name}, got {order.tolist()}")
         for name, calls in fresh.items():
             self._calls[name][self._in_order.get(name, 0) :] = [
@@ -245,10 +250,6 @@ class Recording(Mapping[str, Trajectory]):
     def calls(self) -> Mapping[str, tuple[Call, ...]]:
         """Each layer's calls apart, in the order in which they came."""
         return {name: tuple(calls) for name, calls in self._calls.items()}
-
-    def last(self, name: str) -> Call | None:
-        """One layer's latest call, or None before the first."""
-        return self._calls[name][-1] if name in self._calls else None
 
     @property
     def certificate(self) -> Certificate:

@@ -15,11 +15,13 @@ from lstm_explain.errors import InputError, RecordingError
 from lstm_explain.nn.layers import suffixes
 from lstm_explain.nn.lstm import PeepholeLSTM, PeepholeLSTMCell
 from lstm_explain.recording.cells import REGISTERED, open_cell, open_on_graph, open_registered
+from lstm_explain.recording.compiled import not_compiled
 from lstm_explain.recording.graph import on_graph
 from lstm_explain.recording.layers import open_fused, open_own
+from lstm_explain.recording.parametrised import as_read
 from lstm_explain.recording.recorder import Keep, Recorder, key_of, matches
 from lstm_explain.recording.recording import Recording
-from lstm_explain.recording.stand_in import Opener, StandIn, not_compiled
+from lstm_explain.recording.stand_in import Opener, StandIn
 from lstm_explain.trajectory import KINDS
 
 _OPENERS: dict[type[nn.Module], Opener] = {
@@ -47,9 +49,9 @@ def _run_by(module: nn.Module, graph: bool) -> Opener:
     """Who opens a module that can be opened, on autograd's graph or not."""
     opener = _opener_of(module)
     assert opener is not None
-    if not graph:
-        return opener
-    return on_graph(opener) if opener in (open_own, open_fused) else open_on_graph
+    if graph:
+        opener = on_graph(opener) if opener in (open_own, open_fused) else open_on_graph
+    return as_read(opener)
 
 
 def _why_closed(module: nn.Module) -> str | None:

@@ -1,9 +1,10 @@
 """In place of a module's `forward`, on the instance, for as long as somebody watches: hooks would miss ``inner.forward(...)``."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import update_wrapper
+from operator import getitem
 from threading import RLock, get_ident
 from types import MethodType
 from typing import Any, Protocol
@@ -85,11 +86,14 @@ class StandIn:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """A copy of the model is a model by itself, and isn't watched."""
+        if self._there:
+            return deepcopy(self._before, memo)
         copied = memo.get(id(self._module), self._module)
         return MethodType(type(copied).forward, copied)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return MethodType, (type(self._module).forward, self._module)
+        """A saved model is one by itself too, and doesn't need this package to be loaded."""
+        return (getitem, ((self._before,), 0)) if self._there else (getattr, (self._module, "forward"))
 
     @classmethod
     @contextmanager
@@ -126,13 +130,3 @@ def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
         yield
     finally:
         _put_back(module, there, before)
-
-
-@contextmanager
-def not_compiled() -> Iterator[None]:
-    """While functions that `torch.compile` has compiled run as they were written: compiled code doesn't come by here."""
-    if "torch._dynamo" not in sys.modules:  # importing it takes seconds, and without it nothing is compiled
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from lstm_explain.nn.equations import Step
-from lstm_explain.nn.layers import suffixes
+from lstm_explain.nn.layers import suffixes, weights_of
 from lstm_explain.nn.layout import Layout
+from lstm_explain.recording.opened import saved_elsewhere
 
 _NODE = "MkldnnRnnLayerBackward0"
 _FAR = 1e-5
@@ -46,10 +47,10 @@ def left_behind(module: nn.LSTM, output: Any, layout: Layout) -> list[Left] | No
     """What every layer and direction of a call has left in the graph, or None where it isn't all there."""
     if not isinstance(output, Tensor) or output.dtype != torch.float32 or output.device.type != "cpu" or output.grad_fn is None:
         return None
-    if module.proj_size:
+    if module.proj_size or saved_elsewhere():
         return None
     names = suffixes(module)
-    at = {getattr(module, f"weight_ih_{suffix}").data_ptr(): suffix for suffix in names}
+    at = {weights_of(module, suffix).weight_ih.data_ptr(): suffix for suffix in names}
     nodes: dict[str, Any] = {}
     ahead: list[Any] = [output.grad_fn]
     steps = 0

@@ -221,19 +221,19 @@ torch.set_num_threads(1)
 model, into = torch.nn.LSTM(16, 128, batch_first=True), [lx.Saturation(), lx.Timescale()]
 x, peaks, objects = torch.zeros(16, 100, 16), [], []
 with torch.no_grad(), lx.record(model, into=into) as recording:
-    for passes in (5, 50):
+    for passes in (3, 30):
         for _ in range(passes):
             model(x)
         gc.collect()
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         objects.append(len(gc.get_objects()))
-assert recording.certificate.count == 55 and len(recording.certificate.calls) == 1
+assert recording.certificate.count == 33 and len(recording.certificate.calls) == 1
 print(peaks[1] - peaks[0], objects[1] - objects[0])
 """
 
 
 def test_memory_does_not_grow_with_the_passes():
-    # One pass is 16 * 100 * 6 * 128 float32 = 4.7 MiB; fifty that were kept would be 230.
+    # One pass is 16 * 100 * 6 * 128 float32 = 4.7 MiB; thirty that were kept would be 140.
     done = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True)
     kibibytes, objects = map(int, done.stdout.split())
     assert kibibytes < 24 * 1024 and objects < 50

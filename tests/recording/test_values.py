@@ -63,7 +63,7 @@ EVERY_STACK = ["torch", ("full", "previous")]
     [
         pytest.param(kind, *stack.values, id=f"{kind}-{stack.id}")
         for kind in KINDS
-        for stack in (STACKS if kind in EVERY_STACK else STACKS[3::9])
+        for stack in (STACKS if kind in EVERY_STACK else STACKS[5::13])
     ],
 )
 @pytest.mark.parametrize("layout", LAYOUTS)

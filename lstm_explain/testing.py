@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from lstm_explain.display import table
-from lstm_explain.errors import InputError, LstmExplainError, RecordingError, first_line
+from lstm_explain.errors import CertificateError, InputError, LstmExplainError, RecordingError, first_line
 from lstm_explain.nn.lstm import PeepholeLSTMCell
 from lstm_explain.recording.cells import REGISTERED
 from lstm_explain.recording.recording import Recording
@@ -376,6 +376,8 @@ def check_cell(cell: nn.Module, *inputs: Any, steps: int = 5, on_fail: OnFail = 
                 for _ in range(2):
                     try:
                         now = _state_of(exact(x, *now), now)
+                    except CertificateError:
+                        raise
                     except RecordingError as error:
                         raise _Skipped(first_line(error)) from error
                 torch.stack([tensor.square().sum() for tensor in _tensors(now)]).sum().backward()

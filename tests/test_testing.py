@@ -526,6 +526,13 @@ class StartsAtOne(Leaky):
         return super().forward(x, torch.ones(len(x), 3, dtype=x.dtype) if h is None else h)
 
 
+class AnotherWithGradients(Leaky):
+    """Computes something else where gradients are enabled."""
+
+    def forward(self, x, h):
+        return super().forward(x, h) * (2 if torch.is_grad_enabled() else 1)
+
+
 class Halved(nn.GRUCell):
     """A subclass that computes something else."""
 
@@ -541,7 +548,7 @@ FAIL_ONE_CELL = {
     "check_steps_join_along_time": [(WritesIntoItsState, leaky)],
     "check_sequences_do_not_mix": [(Mixes, mixed)],
     "check_a_state_that_is_left_out_is_zero": [(StartsAtOne, leaky)],
-    "check_gradients_of_the_equations_are_its_own": [(Leaky, detached)],
+    "check_gradients_of_the_equations_are_its_own": [(Leaky, detached), (AnotherWithGradients, leaky)],
 }
 
 

@@ -68,7 +68,6 @@ def assert_seen(kind, model, recording, x):
 
 
 CASES = [("eager", kind, way) for kind in ("lstm", "gru", "lstm_cell", "gru_cell") for way in WAYS]
-CASES += [("aot_eager", kind, whole) for kind in ("lstm", "rnn_cell")]
 CASES += [("eager", "peephole", whole)]
 
 
@@ -102,7 +101,7 @@ def test_a_model_that_is_compiled_inside_the_block(kind, way):
 
 
 @pytest.mark.parametrize("raises", [False, True])
-@pytest.mark.parametrize("kind", CELLS)  # PyTorch compiles nothing of a model with a fused layer
+@pytest.mark.parametrize("kind", CELLS[:1])  # PyTorch compiles nothing of a model with a fused layer
 def test_compiled_code_runs_before_and_after_the_block_and_not_inside(kind, raises):
     backend, x = Counting(), inputs(2)
     model = torch.compile(Model(kind), backend=backend)

@@ -18,6 +18,7 @@ from lstm_explain.display import table
 from lstm_explain.errors import CertificateError, InputError, LstmExplainError, RecordingError, first_line
 from lstm_explain.nn.lstm import PeepholeLSTMCell
 from lstm_explain.recording.cells import REGISTERED
+from lstm_explain.recording.layers import random_state
 from lstm_explain.recording.recording import Recording
 from lstm_explain.recording.runner import record
 
@@ -99,17 +100,6 @@ def _run(of: str, checks: Mapping[str, Callable[[], None]], on_fail: OnFail) -> 
     return result
 
 
-@contextmanager
-def _random_state(state: Tensor) -> Iterator[None]:
-    """The CPU's random state as given, and afterwards as it was."""
-    now = torch.get_rng_state()
-    torch.set_rng_state(state)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(now)
-
-
 def _tensors(value: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
@@ -171,11 +161,11 @@ def check_record(model: nn.Module, *inputs: Any, on_fail: OnFail = "raise", **ke
         return model(*inputs, **keywords)
 
     def plain() -> tuple[list[Tensor], Tensor]:
-        with _random_state(state):
+        with random_state(state):
             return [tensor.detach().clone() for tensor in _tensors(call())], torch.get_rng_state()
 
     def recorded() -> tuple[list[Tensor], Tensor, Recording]:
-        with _random_state(state), _recorded(model) as recording:
+        with random_state(state), _recorded(model) as recording:
             found = [tensor.detach().clone() for tensor in _tensors(call())]
             return found, torch.get_rng_state(), recording
 
@@ -183,7 +173,7 @@ def check_record(model: nn.Module, *inputs: Any, on_fail: OnFail = "raise", **ke
         kept = {name: parameter.grad for name, parameter in model.named_parameters()}
         model.zero_grad(set_to_none=True)
         try:
-            with _random_state(state), torch.enable_grad():
+            with random_state(state), torch.enable_grad():
                 with _recorded(model) if watch else nullcontext():
                     outputs = [tensor for tensor in _tensors(call()) if tensor.requires_grad]
                 if not outputs:

@@ -2,7 +2,7 @@
 
 On the CPU, in float32 and with gradients enabled, `torch.nn.LSTM` runs oneDNN in training mode, and each layer's node in the
 graph holds a buffer with every gate after its nonlinearity and every cell state. How they lie in it isn't documented and
-depends on the shape, so it is learnt: once for each shape the gates are replayed, and looked for in the buffer. What is read
+depends on the shape, so it is learnt: when a shape comes again, the gates are replayed and looked for in the buffer. What is read
 afterwards is held against c = f c + i g and h = o tanh(c) like everything else, and replayed where that doesn't hold.
 """
 
@@ -33,6 +33,8 @@ class Place(NamedTuple):
 
 _PLACES: dict[tuple[int, ...], Place | None] = {}
 """By shape; None where the search found nothing."""
+_SEEN: set[tuple[int, ...]] = set()
+"""Shapes that came once: the search costs more than a replay, so it waits for the second time."""
 
 
 class Left(NamedTuple):
@@ -79,8 +81,13 @@ def known(left: Left) -> bool:
 
 
 def learn(left: Left, computed: Step) -> None:
-    """Look in a buffer for what was replayed, rows ``(rows, hidden)`` in the order of time, and remember where it is."""
-    _PLACES[left.shape] = _search(left, computed)
+    """Look in a buffer for what was replayed, rows ``(rows, hidden)`` in the order of time, and remember where it is.
+
+    It is done when a shape comes for the second time: batches of ever new lengths are replayed.
+    """
+    if left.shape in _SEEN:
+        _PLACES[left.shape] = _search(left, computed)
+    _SEEN.add(left.shape)
 
 
 def _search(left: Left, computed: Step) -> Place | None:

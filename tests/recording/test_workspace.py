@@ -19,6 +19,7 @@ def replayed(monkeypatch):
     """How often a layer is replayed, with nothing known of any shape at first."""
     calls, original = [], replay.lstm
     monkeypatch.setattr(workspace, "_PLACES", {})
+    monkeypatch.setattr(workspace, "_SEEN", set())
     monkeypatch.setattr(replay, "lstm", lambda *args: calls.append(args) or original(*args))
     return calls
 
@@ -37,20 +38,24 @@ def recorded(case):
 
 
 @pytest.mark.parametrize("layout", ["time_first", "batch_first", "unbatched"])
-def test_a_shape_is_replayed_once_and_then_read(layout, replayed):
-    for seed in range(3):
+def test_a_shape_is_replayed_twice_and_then_read(layout, replayed):
+    searched = []
+    for seed in range(4):
         recorded(of_layout(layout, seed=seed, **DEEP))
-    assert len(replayed) == 4  # each layer and direction of the first call
+        searched.append(len(workspace._PLACES))
+    assert len(replayed) == 8  # each layer and direction of the first two calls
+    assert searched[0] == 0 < searched[1] == searched[3]
 
 
 @pytest.mark.parametrize("change", [{"gate_stride": 1}, {"cell_offset": -5}, {"cell_offset": 5}, {"cell_stride": 1}], ids=str)
 def test_a_place_that_is_not_where_it_was_is_noticed_and_replayed(change, replayed):
     case = of_layout("batch_first", **DEEP)
     recorded(case)
+    recorded(case)
     for shape, place in workspace._PLACES.items():
         workspace._PLACES[shape] = place._replace(**{name: getattr(place, name) + by for name, by in change.items()})
     recorded(case)
-    assert len(replayed) == 8
+    assert workspace._PLACES and len(replayed) == 12
 
 
 @pytest.mark.parametrize("layout", ["packed", "packed_unsorted"])

@@ -1,15 +1,14 @@
 """Is it what the layer computed? Recomputed against returned, and every recorded value against the layer's equations."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
 
 from lstm_explain.display import table
 from lstm_explain.errors import CertificateError
+from lstm_explain.recording.difference import compare
 from lstm_explain.recording.opened import Opened
 from lstm_explain.trajectory import Trajectory
 
@@ -123,30 +122,6 @@ class Certificate:
         return table(str(self), ("module", "call", "largest difference", "allowed", "dtype"), rows)
 
 
-def _difference(a: Tensor, b: Tensor) -> tuple[float, float, int]:
-    """The largest absolute difference and value where both are finite, and how many values aren't; inf where the places differ."""
-    if a.shape != b.shape:
-        return float("inf"), 0.0, 0
-    a, b = (t.detach().to(torch.promote_types(t.dtype, torch.float32)) for t in (a, b))
-    scale = _largest(a)
-    difference = 0.0 if a.data_ptr() == b.data_ptr() and a.stride() == b.stride() else _largest(a - b)
-    if math.isfinite(difference) and math.isfinite(scale):
-        return difference, scale, 0
-    finite = a.isfinite()
-    nonfinite = int((~finite).sum())
-    if not torch.equal(finite, b.isfinite()):
-        return float("inf"), 0.0, nonfinite
-    if not finite.any():
-        return 0.0, 0.0, nonfinite
-    return _largest((a - b)[finite]), _largest(a[finite]), nonfinite
-
-
-def _largest(values: Tensor) -> float:
-    """The largest absolute value; NaN if there is one."""
-    low, high = torch.aminmax(values)
-    return max(abs(float(low)), abs(float(high))) if low == low else math.nan
-
-
 @torch.no_grad()
 def certify(module: str, call: int, opened: Opened, trajectories: Iterable[Trajectory]) -> CallCheck:
     """Check one call: what was recomputed against what was returned, and the trajectories by their names.
@@ -165,26 +140,27 @@ def certify(module: str, call: int, opened: Opened, trajectories: Iterable[Traje
     CertificateError
         If what was recorded isn't what the layer returned, or doesn't satisfy the layer's equations.
     """
-    ends = {name: _difference(tensor, opened.returned[name]) for name, tensor in opened.expected.items()}
-    layers = [_difference(*pair) for layer in opened.layers for pair in layer.checked()]
+    ends = {name: compare(tensor, opened.returned[name]) for name, tensor in opened.expected.items()}
+    layers = [found for layer in opened.layers for found in layer.checked()]
     named = [0.0, *(trajectory.residual(_SAMPLE) for trajectory in trajectories)]
     absolute, relative = _TOLERANCES[opened.dtype]
-    scale = max(scale for _, scale, _ in [*ends.values(), *layers])
+    scale = max(found.scale for found in [*ends.values(), *layers])
+    finite = not any(found.nonfinite for found in [*ends.values(), *layers])
     check = CallCheck(
         module=module,
         call=call,
-        output=ends["output"][0],
-        h_n=ends["h_n"][0] if "h_n" in ends else 0.0,
-        c_n=max((end[0] for name, end in ends.items() if name not in ("output", "h_n")), default=0.0),
-        equations=max([*named, *(difference for difference, _, _ in layers)]),
+        output=ends["output"].difference if "output" in ends else 0.0,
+        h_n=ends["h_n"].difference if "h_n" in ends else 0.0,
+        c_n=max((end.difference for name, end in ends.items() if name not in ("output", "h_n")), default=0.0),
+        equations=max([*named, *(found.difference for found in layers)]),
         scale=scale,
         tolerance=absolute + relative * scale,
-        nonfinite=ends["output"][2],
+        nonfinite=0 if finite else int((~opened.returned["output"].isfinite()).sum()),
         dtype=str(opened.dtype).removeprefix("torch."),
     )
     if not check.share <= 1:
         if rounded := [layer.rounding(opened.dtype) for layer in opened.layers if layer.rounding]:
-            left = [_difference(*pair)[0] for one in rounded for pair in one.checked()]
+            left = [found.difference for one in rounded for found in one.checked()]
             check = check._replace(rounding=max(one.cell for one in rounded), equations=max([*named, *left]))
     if not check.share <= 1:
         worst, difference, allowed = check.nearest

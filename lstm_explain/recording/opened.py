@@ -11,11 +11,12 @@ from torch.nn.utils.rnn import PackedSequence
 from lstm_explain.errors import RecordingError
 from lstm_explain.nn.equations import Form
 from lstm_explain.nn.layout import Layout
+from lstm_explain.recording.difference import Difference
 
 Forward = Callable[..., Any]
 
 
-def _nothing() -> Iterable[tuple[Tensor, Tensor]]:
+def _nothing() -> Iterable[Difference]:
     return ()
 
 
@@ -24,7 +25,7 @@ class Rounded(NamedTuple):
 
     cell: float
     """In a cell state, at most."""
-    checked: Callable[[], Iterable[tuple[Tensor, Tensor]]]
+    checked: Callable[[], Iterable[Difference]]
     """As `OpenedLayer.checked`, with what it may do to each value allowed for."""
 
 
@@ -40,7 +41,7 @@ class OpenedLayer(NamedTuple):
     """The states before the first step, ``(batch, unit)``, by name."""
     weights: Mapping[str, Tensor] = {}
     """Those that a trajectory's own equations need."""
-    checked: Callable[[], Iterable[tuple[Tensor, Tensor]]] = _nothing
+    checked: Callable[[], Iterable[Difference]] = _nothing
     """Recorded beside recomputed, where a trajectory can't tell by itself."""
     rounding: Callable[[torch.dtype], Rounded] | None = None
     """What rounding may add up to, when each step rounds as that dtype does; None where nothing adds up."""
@@ -56,7 +57,7 @@ class Opened(NamedTuple):
     layout: Layout
     layers: list[OpenedLayer]
     expected: Mapping[str, Tensor]
-    """Recomputed ``output``, ``h_n`` and, where there is a cell, ``c_n``."""
+    """Recomputed ``output``, ``h_n`` and, where there is a cell, ``c_n``; no ``output`` where the layers' own hidden states are checked."""
     returned: Mapping[str, Tensor]
     """The same as the module returned them."""
     states: Mapping[str, Tensor]

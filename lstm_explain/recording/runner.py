@@ -16,8 +16,9 @@ from lstm_explain.nn.layers import suffixes
 from lstm_explain.nn.lstm import PeepholeLSTM, PeepholeLSTMCell
 from lstm_explain.recording.cells import REGISTERED, open_cell, open_on_graph, open_registered
 from lstm_explain.recording.compiled import not_compiled
+from lstm_explain.recording.fused import open_fused
 from lstm_explain.recording.graph import on_graph
-from lstm_explain.recording.layers import open_fused, open_own
+from lstm_explain.recording.layers import open_own
 from lstm_explain.recording.parametrised import as_read
 from lstm_explain.recording.recorder import Keep, Recorder, key_of, matches
 from lstm_explain.recording.recording import Recording

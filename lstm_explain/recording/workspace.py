@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from lstm_explain.nn.equations import Step
+from lstm_explain.nn.kernels import native
+from lstm_explain.nn.kernels.native import Found
 from lstm_explain.nn.layers import suffixes, weights_of
 from lstm_explain.nn.layout import Layout
 from lstm_explain.recording.opened import saved_elsewhere
@@ -122,17 +124,40 @@ def _fits(buffer: Tensor, offset: int, stride: int, rows: Tensor) -> bool:
     return bool((whole - rows).abs().max() <= _FAR)
 
 
-def read(left: Left, last_c: Tensor) -> Step | None:
-    """Every signal of a layer from its buffer, views of it where it can be; None where it isn't known how."""
+class Read(NamedTuple):
+    """What was read of one layer and direction; `found` where the compiled kernels have checked it on the way."""
+
+    signals: Step
+    found: Found | None
+
+
+def read(left: Left, last_c: Tensor, initial_c: Tensor, *, copy: bool) -> Read | None:
+    """Every signal of a layer from its buffer, gates as views where they can be; None where it isn't known how.
+
+    `copy` is whether its hidden states are somebody else's, who may write into them.
+    """
     place = _PLACES.get(left.shape)
     if place is None:
         return None
     time, batch, _, hidden, reverse = left.shape
     begin = left.buffer.storage_offset()
-    gates = left.buffer.as_strided((time, batch, 4, hidden), (batch * place.gate_stride, place.gate_stride, hidden, 1), begin)
-    cell = left.buffer.as_strided((time - 1, batch, hidden), (batch * place.cell_stride, place.cell_stride, 1), begin + place.cell_offset)
-    cell = torch.cat([cell, last_c.unsqueeze(0)])
-    if reverse:
-        gates, cell = gates.flip(0), cell.flip(0)
-    i, f, g, o = gates.flatten(0, 1).unbind(1)
-    return Step(i, f, g, o, cell.flatten(0, 1), left.hidden)
+    gates = left.buffer.as_strided((time * batch, 4 * hidden), (place.gate_stride, 1), begin)
+    cell = left.buffer.as_strided(((time - 1) * batch, hidden), (place.cell_stride, 1), begin + place.cell_offset)
+
+    def in_time(rows: Tensor) -> Tensor:
+        """Rows in the order of time, which are in the order in which the layer read."""
+        return rows.unflatten(0, (time, batch)).flip(0).flatten(0, 1) if reverse else rows
+
+    if native.serves(gates, left.hidden, last_c, initial_c):
+        kept_c = gates.new_empty(time * batch, hidden)
+        kept_h = torch.empty_like(kept_c) if copy else None
+        sizes = (batch,) * time
+        found = native.lstm_check(
+            gates, cell, last_c.contiguous(), initial_c.contiguous(), left.hidden, kept_c, kept_h, sizes, bool(reverse)
+        )
+        h = left.hidden if kept_h is None else kept_h
+    else:
+        found, kept_c = None, in_time(torch.cat([cell, last_c]))
+        h = left.hidden.clone() if copy else left.hidden
+    i, f, g, o = in_time(gates).unflatten(1, (4, hidden)).unbind(1)
+    return Read(Step(i, f, g, o, kept_c, h), found)

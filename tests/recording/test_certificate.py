@@ -235,10 +235,16 @@ def test_a_subclass_that_computes_the_same_is_certified():
 @pytest.mark.parametrize("grad", [True, False])
 def test_autocast_is_certified_at_the_tolerance_of_what_it_computes_in(kind, grad):
     layer, input = randomise(kind(2, 3)), call_of(Case(), torch.float32)[0]
+    given = input if kind in (nn.LSTM, nn.GRU, nn.RNN) else input[0]
     with torch.set_grad_enabled(grad), torch.autocast("cpu", dtype=torch.bfloat16):
-        expected = layer(input if kind in (nn.LSTM, nn.GRU, nn.RNN) else input[0])
+        try:
+            expected = layer(given)
+        except RuntimeError as error:  # a processor on which PyTorch itself has no such pass: its own error, with and without recording
+            with pytest.raises(RuntimeError, match=str(error)[:40]), record(layer):
+                layer(given)
+            return
         with record(layer) as recording:
-            found = layer(input if kind in (nn.LSTM, nn.GRU, nn.RNN) else input[0])
+            found = layer(given)
     assert torch.equal(*(returned if isinstance(returned, torch.Tensor) else returned[0] for returned in (found, expected)))
     assert recording.certificate.calls[0].dtype == "bfloat16" and recording.certificate.state == "certified"
 

@@ -20,7 +20,7 @@ def replayed(monkeypatch):
     calls, original = [], replay.lstm
     monkeypatch.setattr(workspace, "_PLACES", {})
     monkeypatch.setattr(workspace, "_SEEN", set())
-    monkeypatch.setattr(replay, "lstm", lambda *args: calls.append(args) or original(*args))
+    monkeypatch.setattr(replay, "lstm", lambda *args, **kwargs: calls.append(args) or original(*args, **kwargs))
     return calls
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from lstm_explain.nn.equations import GRUStep, Step, Weights, gru_step
+from lstm_explain.nn.kernels import native
+from lstm_explain.nn.kernels.native import Found
 from lstm_explain.nn.kernels.sequence import steps_of
 
 _NARROW = 1024
@@ -88,8 +90,14 @@ def _doubled(kept: Tensor, added: Tensor, initial: Tensor, batch: int, reverse: 
     return added[:batch] if reverse else added[-batch:]
 
 
-def lstm(x: Tensor, hidden: Tensor, h0: Tensor, c0: Tensor, weights: Weights, sizes: Sequence[int], reverse: bool) -> tuple[Step, Tensor]:
-    """Every gate and state of an LSTM without peepholes, and its last cell state ``(batch, hidden)``.
+def _products(x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
+    return x @ W.T if b is None else torch.addmm(b, x, W.T)
+
+
+def lstm(
+    x: Tensor, hidden: Tensor, h0: Tensor, c0: Tensor, weights: Weights, sizes: Sequence[int], reverse: bool, *, copy: bool
+) -> tuple[Step, Tensor, Found | None]:
+    """Every gate and state of an LSTM without peepholes, its last cell state ``(batch, hidden)``, and what compiled kernels have checked.
 
     Parameters
     ----------
@@ -97,23 +105,42 @@ def lstm(x: Tensor, hidden: Tensor, h0: Tensor, c0: Tensor, weights: Weights, si
     hidden : Tensor ``(rows, state)``
         What came out.
     h0, c0 : Tensor ``(batch, state)``, ``(batch, hidden)``
+    copy : bool
+        Whether the hidden states are somebody else's, who may write into them.
     """
-    W_x, W_h, b_x, b_h, _, _ = weights
+    W_x, W_h, b_x, b_h, _, W_r = weights
     H = c0.shape[1]
-    z = x @ W_x.T if b_x is None or b_h is None else torch.addmm(b_x + b_h, x, W_x.T)
+    z = _products(x, W_x, None if b_x is None or b_h is None else b_x + b_h)
     _add_recurrent(z, hidden, h0, W_h, sizes, reverse)
+    i, f, g, o = z.view(len(z), 4, H).unbind(1)
+    if native.serves(z, hidden, c0) and hidden.stride(1) == 1:
+        cell, last_c = z.new_empty(len(z), H), c0.clone(memory_format=torch.contiguous_format)
+        kept = torch.empty_like(cell) if copy and W_r is None else None
+        found = native.lstm_replay(z, cell, last_c, hidden if W_r is None else None, kept, sizes, reverse)
+        ours = hidden.clone() if kept is None and copy else hidden if kept is None else kept
+        return Step(i, f, g, o, cell, ours), last_c, found if W_r is None else None
     z[:, : 2 * H].sigmoid_()
     z[:, 2 * H : 3 * H].tanh_()
     z[:, 3 * H :].sigmoid_()
-    i, f, g, o = z.view(len(z), 4, H).unbind(1)
     cell = i * g
     last_c = _scan(f, cell, c0, sizes, reverse)
-    return Step(i, f, g, o, cell, hidden), last_c
+    return Step(i, f, g, o, cell, hidden.clone() if copy else hidden), last_c, None
 
 
-def gru(x: Tensor, hidden: Tensor, h0: Tensor, weights: Weights, sizes: Sequence[int], reverse: bool) -> GRUStep:
-    """Every gate of a GRU, and its hidden states as its equations give them from those that came out."""
-    return gru_step(x, before(hidden, h0, sizes, reverse), weights)
+def gru(
+    x: Tensor, hidden: Tensor, h0: Tensor, weights: Weights, sizes: Sequence[int], reverse: bool, *, copy: bool
+) -> tuple[GRUStep, Found | None]:
+    """Every gate of a GRU, arguments as in `lstm`, and what the compiled kernels have checked."""
+    W_x, W_h, b_x, b_h, _, _ = weights
+    H = h0.shape[1]
+    if native.serves(x, hidden, h0) and hidden.stride(1) == 1:
+        z, recurrent = _products(x, W_x, b_x), _products(before(hidden, h0, sizes, reverse), W_h, b_h)
+        kept = torch.empty_like(recurrent[:, :H], memory_format=torch.contiguous_format) if copy else None
+        found = native.gru_replay(z, recurrent, h0.contiguous(), hidden, kept, sizes, reverse)
+        r, u, n = z.view(len(z), 3, H).unbind(1)
+        return GRUStep(r, u, n, hidden if kept is None else kept), found
+    now = gru_step(x, before(hidden, h0, sizes, reverse), weights)
+    return now._replace(hidden_state=hidden.clone() if copy else hidden), None
 
 
 def rounding(computed: Step, c0: Tensor, sizes: Sequence[int], reverse: bool, dtype: torch.dtype) -> Tensor:

@@ -1,0 +1,254 @@
+"""The compiled kernels: a library in plain C, reached through ctypes, and optional.
+
+The package's build compiles it where there is a C compiler; where there is none, or ``LSTM_EXPLAIN_BACKEND=torch`` is set, the
+same is done by operations of PyTorch. What it computes is held against the readable equations like everything else.
+"""
+
+import ctypes
+import os
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lstm_explain.errors import InputError
+
+_VARIABLE = "LSTM_EXPLAIN_BACKEND"
+
+
+class Backend(NamedTuple):
+    """Who computes: the compiled kernels or operations of PyTorch; and why."""
+
+    name: Literal["native", "torch"]
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.why}"
+
+
+class Found(NamedTuple):
+    """What a kernel's check found: the largest difference and value; they don't count where `nonfinite` says that there was more."""
+
+    difference: float
+    scale: float
+    nonfinite: bool
+
+
+class _Layout(ctypes.Structure):
+    _fields_ = [("sizes", ctypes.c_void_p), ("steps", ctypes.c_long), ("units", ctypes.c_long), ("reverse", ctypes.c_int)]
+
+
+class _Found(ctypes.Structure):
+    _fields_ = [("difference", ctypes.c_double), ("scale", ctypes.c_double), ("nonfinite", ctypes.c_long)]
+
+
+def _fields(*names: str) -> list[tuple[str, Any]]:
+    """Fields of a call after its layout: strides are numbers, all others addresses."""
+    return [("layout", _Layout), *((name, ctypes.c_long if name.endswith("_stride") else ctypes.c_void_p) for name in names)]
+
+
+class _LSTMReplay(ctypes.Structure):
+    _fields_ = _fields("gates", "cell", "state", "hidden", "hidden_stride", "kept")
+
+
+class _LSTMCheck(ctypes.Structure):
+    _fields_ = _fields(
+        "gates", "gates_stride", "cell", "cell_stride", "last", "initial", "hidden", "hidden_stride", "kept_cell", "kept_hidden"
+    )
+
+
+class _GRUReplay(ctypes.Structure):
+    _fields_ = _fields("input", "recurrent", "initial", "hidden", "hidden_stride", "kept")
+
+
+_ENTRIES = {"lx_lstm_replay_run": _LSTMReplay, "lx_lstm_check_run": _LSTMCheck, "lx_gru_replay_run": _GRUReplay}
+
+
+@cache
+def _load() -> tuple[ctypes.CDLL | None, str]:
+    """The library, or why there is none."""
+    built = sorted(Path(__file__).parent.glob("_library*"))
+    if not built:
+        return None, "the compiled kernels weren't built: install again where there is a C compiler"
+    try:
+        library = ctypes.CDLL(str(built[0]))
+        entries = [getattr(library, name) for name in _ENTRIES]
+    except (OSError, AttributeError) as error:
+        return None, f"the compiled kernels can't be loaded: {error}"
+    for entry, call in zip(entries, _ENTRIES.values(), strict=True):
+        entry.argtypes = [ctypes.POINTER(call), ctypes.c_int, ctypes.c_int, ctypes.POINTER(_Found)]
+        entry.restype = None
+    library.lx_instructions.restype = ctypes.c_char_p
+    shared = ctypes.CDLL(None) if os.name == "posix" else object()
+    threads = [getattr(shared, name, None) for name in ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")]
+    library.lx_share_threads.argtypes = [ctypes.c_void_p] * 3
+    library.lx_share_threads.restype = None
+    library.lx_share_threads(*(None if one is None else ctypes.cast(one, ctypes.c_void_p) for one in threads))
+    return library, f"compiled kernels, {library.lx_instructions().decode()}"
+
+
+def backend() -> Backend:
+    """Who computes what recordings and layers need: the compiled kernels, or operations of PyTorch where there are none.
+
+    The environment variable ``LSTM_EXPLAIN_BACKEND`` forces either: ``native`` or ``torch``.
+
+    Returns
+    -------
+    Backend
+        Its `name`, ``"native"`` or ``"torch"``, and `why`.
+
+    Raises
+    ------
+    InputError
+        If the variable says something else, or asks for compiled kernels that aren't there.
+
+    Examples
+    --------
+    >>> import lstm_explain as lx
+    >>> lx.backend().name in ("native", "torch")
+    True
+    """
+    wanted = os.environ.get(_VARIABLE, "")
+    if wanted not in ("", "native", "torch"):
+        raise InputError(f"needed {_VARIABLE}=native or torch, got {wanted!r}")
+    if wanted == "torch":
+        return Backend("torch", f"{_VARIABLE}=torch")
+    library, why = _load()
+    if library is None and wanted == "native":
+        raise InputError(f"needed compiled kernels, as {_VARIABLE}=native says: {why}")
+    return Backend("torch" if library is None else "native", why)
+
+
+def serves(*tensors: Tensor | None) -> bool:
+    """Whether the compiled kernels can work on these tensors: on the CPU, all in float32 or all in float64."""
+    dtypes = {one.dtype for one in tensors if one is not None}
+    here = all(one.device.type == "cpu" for one in tensors if one is not None)
+    return here and len(dtypes) == 1 and dtypes <= {torch.float32, torch.float64} and backend().name == "native"
+
+
+@lru_cache(maxsize=64)
+def _sizes(sizes: tuple[int, ...]) -> ctypes.Array[ctypes.c_long]:
+    return (ctypes.c_long * len(sizes))(*sizes)
+
+
+def _layout(sizes: Sequence[int], units: int, reverse: bool) -> _Layout:
+    return _Layout(ctypes.addressof(_sizes(tuple(sizes))), len(sizes), units, reverse)
+
+
+def _run(entry: str, call: ctypes.Structure, dtype: torch.dtype) -> Found:
+    library, _ = _load()
+    found = _Found()
+    getattr(library, entry)(call, dtype == torch.float64, torch.get_num_threads(), found)
+    return Found(found.difference, found.scale, bool(found.nonfinite))
+
+
+def _row_stride(rows: Tensor) -> int:
+    """How far a row of values that lie side by side is from the next one."""
+    assert rows.stride(1) == 1
+    return rows.stride(0)
+
+
+def lstm_replay(
+    gates: Tensor, cell: Tensor, state: Tensor, hidden: Tensor | None, kept: Tensor | None, sizes: Sequence[int], reverse: bool
+) -> Found:
+    """Gates from their pre-activations, the scan of the cell state, and the hidden states held against o tanh(c).
+
+    Parameters
+    ----------
+    gates : Tensor ``(rows, 4 * hidden)``
+        Pre-activations, and afterwards gates, i, f, g, o.
+    cell : Tensor ``(rows, hidden)``
+        Written.
+    state : Tensor ``(batch, hidden)``
+        The initial cell state, and afterwards the last one.
+    hidden : Tensor ``(rows, hidden)`` or None
+        What the layer returned, in rows of any stride; None where it can't be held against the cell.
+    kept : Tensor ``(rows, hidden)`` or None
+        Where to copy `hidden`.
+    sizes, reverse
+        As in `lstm_explain.nn.equations.walk`.
+    """
+    call = _LSTMReplay(
+        _layout(sizes, cell.shape[1], reverse),
+        gates.data_ptr(),
+        cell.data_ptr(),
+        state.data_ptr(),
+        None if hidden is None else hidden.data_ptr(),
+        0 if hidden is None else _row_stride(hidden),
+        None if kept is None else kept.data_ptr(),
+    )
+    return _run("lx_lstm_replay_run", call, gates.dtype)
+
+
+def lstm_check(
+    gates: Tensor,
+    cell: Tensor,
+    last: Tensor,
+    initial: Tensor,
+    hidden: Tensor,
+    kept_cell: Tensor,
+    kept_hidden: Tensor | None,
+    sizes: Sequence[int],
+    reverse: bool,
+) -> Found:
+    """Gates and cell states held against c = f c + i g and h = o tanh(c), and both states copied on the way.
+
+    Parameters
+    ----------
+    gates : Tensor ``(rows, 4 * hidden)``, of any stride
+        i, f, g, o, in the order in which the layer read: the last step first, where that was backwards.
+    cell : Tensor ``(rows - batch, hidden)``, of any stride
+        All steps but the last one that was read, in the same order.
+    last, initial : Tensor ``(batch, hidden)``
+        The cell states of that last step, and those before the first.
+    hidden : Tensor ``(rows, hidden)``, of any stride
+        In the order of time.
+    kept_cell, kept_hidden : Tensor ``(rows, hidden)``
+        Where to copy the states, in the order of time; None for hidden states that aren't to be copied.
+    """
+    call = _LSTMCheck(
+        _layout(sizes, hidden.shape[1], reverse),
+        gates.data_ptr(),
+        _row_stride(gates),
+        cell.data_ptr(),
+        _row_stride(cell),
+        last.data_ptr(),
+        initial.data_ptr(),
+        hidden.data_ptr(),
+        _row_stride(hidden),
+        kept_cell.data_ptr(),
+        None if kept_hidden is None else kept_hidden.data_ptr(),
+    )
+    return _run("lx_lstm_check_run", call, gates.dtype)
+
+
+def gru_replay(
+    input: Tensor, recurrent: Tensor, initial: Tensor, hidden: Tensor, kept: Tensor | None, sizes: Sequence[int], reverse: bool
+) -> Found:
+    """Gates of a GRU from what its input and its state before gave, and the hidden states held against its equation.
+
+    Parameters
+    ----------
+    input : Tensor ``(rows, 3 * hidden)``
+        W_x x + b_x, and afterwards r, z, n.
+    recurrent : Tensor ``(rows, 3 * hidden)``
+        W_h h + b_h.
+    initial : Tensor ``(batch, hidden)``
+    hidden : Tensor ``(rows, hidden)``, of any stride
+        What the layer returned.
+    kept : Tensor ``(rows, hidden)`` or None
+        Where to copy it.
+    """
+    call = _GRUReplay(
+        _layout(sizes, hidden.shape[1], reverse),
+        input.data_ptr(),
+        recurrent.data_ptr(),
+        initial.data_ptr(),
+        hidden.data_ptr(),
+        _row_stride(hidden),
+        None if kept is None else kept.data_ptr(),
+    )
+    return _run("lx_gru_replay_run", call, input.dtype)

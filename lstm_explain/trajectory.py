@@ -3,13 +3,16 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lstm_explain.errors import InputError
 from lstm_explain.nn.equations import Form, GRUStep, RNNStep, Step
+from lstm_explain.nn.kernels import native
 
 Padding = Literal["none", "known", "unknown"]
 """What is known of padding: no sequence ends early; where each ends is known; or a padded batch came without lengths."""
@@ -217,50 +220,65 @@ class Trajectory:
         pair of names breaks it: i and g, which only meet as a product, by a candidate below 0. Of a registered cell, whose
         equations aren't known here, nothing is asked; of signals that weren't kept neither. Over the first `steps` only, if given.
         """
-        time = max(1, _ROWS // max(1, len(self.valid) * next(iter(self.signals.values())).shape[2]))
-        worst = 0.0
+        if self.kind not in KINDS:
+            return 0.0
         stop = self.valid.shape[1] if steps is None else min(steps, self.valid.shape[1])
-        for at in range(0, stop, time):
-            here = slice(at, min(at + time, stop))
-            valid = self.valid[:, here]
-            whole = bool(valid.all())
-            for left, right in self._sides(here):
-                worst = max(worst, _residual(left, right, None if whole else valid))
+        if (found := self._compiled(stop)) is not None and not found.nonfinite:
+            return found.difference
+        time = min(stop, max(1, _ROWS // max(1, len(self.valid) * next(iter(self.signals.values())).shape[2])))
+        worst = 0.0
+        # In NumPy: over a few steps an operation of PyTorch is all overhead.
+        with np.errstate(all="ignore"):
+            for at in range(0, stop, time):
+                here = slice(at, min(at + time, stop))
+                valid = self.valid[:, here].cpu().numpy()
+                counted = None if valid.all() else valid
+                for left, right in self._sides(here):
+                    worst = max(worst, _residual(left, right, counted))
         return worst
 
-    def _sides(self, steps: slice) -> Iterator[tuple[Tensor, Tensor]]:
+    def _compiled(self, steps: int) -> native.Found | None:
+        """What the compiled kernels say of the first steps, where they can: of a whole LSTM whose states nobody has edited."""
+        if "cell_state" not in self.initial or self.started or "weight_hr" in self.weights or not self.complete:
+            return None
+        signals, initial = Step(**self.signals), self.initial["cell_state"]
+        if not native.serves(initial, *signals) or not (self.first_step.is_cpu and self.valid.is_cpu and initial.is_contiguous()):
+            return None
+        if any(signal.stride(2) != 1 for signal in signals) or self.first_step.dtype != torch.long:
+            return None
+        return native.lstm_named(signals, initial, self.valid, self.first_step, steps, self.reverse)
+
+    def _sides(self, steps: slice) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """Both sides of each equation that can be checked, over some of the steps."""
-        if self.kind not in KINDS:
-            return
-        wide = torch.promote_types(next(iter(self.signals.values())).dtype, torch.float32)
-        s = {name: signal[:, steps].to(wide) for name, signal in self.signals.items()}
+        s = {name: _array(signal[:, steps]) for name, signal in self.signals.items()}
         for gate in self.gates:
-            yield s[gate], s[gate].clamp(0, 1)
+            yield s[gate], s[gate].clip(0, 1)
         if not self.complete:
             return
         if "cell_state" in s:
-            yield s["cell_state"], torch.addcmul(s["input_gate"] * s["cell_candidate"], s["forget_gate"], self._before("cell_state", steps))
-            m = torch.tanh(s["cell_state"]).mul_(s["output_gate"])
+            yield s["cell_state"], s["forget_gate"] * self._before("cell_state", steps) + s["input_gate"] * s["cell_candidate"]
+            m = s["output_gate"] * np.tanh(s["cell_state"])
             W_r = self.weights.get("weight_hr")
-            yield s["hidden_state"], m if W_r is None else m @ W_r.to(m).T
+            yield s["hidden_state"], m if W_r is None else m @ _array(W_r).T
         elif self.kind == "gru":
-            yield s["hidden_state"], torch.lerp(s["candidate"], self._before("hidden_state", steps), s["update_gate"])
+            z = s["update_gate"]
+            yield s["hidden_state"], (1 - z) * s["candidate"] + z * self._before("hidden_state", steps)
 
-    def _before(self, state: str, steps: slice) -> Tensor:
+    def _before(self, state: str, steps: slice) -> NDArray[Any]:
         """`before` over some of the steps, without the whole of it."""
         signal = self.signals[state]
-        wide = torch.promote_types(signal.dtype, torch.float32)
         if state in self.started:
-            return self.started[state][:, steps].to(wide)
+            return _array(self.started[state][:, steps])
         at, stop = steps.start, min(steps.stop, signal.shape[1])
-        edge = torch.zeros_like(signal[:, :1])
+        shifted = _array(signal[:, max(at - 1, 0) : stop + 1])
+        edge = np.zeros_like(shifted[:, :1])
         if self.reverse:
-            shifted = torch.cat([signal[:, at + 1 : stop + 1], edge], dim=1)[:, : stop - at]
+            shifted = np.concatenate([shifted[:, (1 if at == 0 else 2) :], edge], axis=1)[:, : stop - at]
         else:
-            shifted = signal[:, at - 1 : stop - 1] if at else torch.cat([edge, signal[:, : stop - 1]], dim=1)
-        here = (self.first_step >= at) & (self.first_step < stop)
-        shifted = shifted.to(wide) if shifted.dtype != wide else shifted.clone()
-        shifted[here.nonzero()[:, 0], self.first_step[here] - at] = self.initial[state][here].to(wide)
+            shifted = np.concatenate([shifted] if at else [edge, shifted], axis=1)[:, : stop - at]
+        first = self.first_step.cpu().numpy()
+        here = ((first >= at) & (first < stop)).nonzero()[0]
+        shifted[here, first[here] - at] = _array(self.initial[state])[here]
         return shifted
 
     def __repr__(self) -> str:
@@ -268,17 +286,23 @@ class Trajectory:
         return f"<Trajectory {self.name!r}: {self.kind}, batch {batch}, time {time}, {units} units, padding {self.padding}>"
 
 
-def _residual(left: Tensor, right: Tensor, valid: Tensor | None) -> float:
-    difference = (left - right).abs_()
+def _array(tensor: Tensor) -> NDArray[Any]:
+    """A tensor in at least float32, as NumPy's."""
+    array: NDArray[Any] = tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32)).cpu().numpy()
+    return array
+
+
+def _residual(left: NDArray[Any], right: NDArray[Any], valid: NDArray[np.bool_] | None) -> float:
+    difference = np.abs(left - right)
     counted = difference if valid is None else difference[valid]
-    worst = float(counted.max()) if counted.numel() else 0.0
+    worst = float(counted.max()) if counted.size else 0.0
     if not math.isnan(worst):
         return worst
     # NaN on both sides is agreement: the network, not the recording, is to blame for it.
-    counts = left.isfinite() | right.isfinite()
+    counts = np.isfinite(left) | np.isfinite(right)
     if valid is not None:
-        counts &= valid.unsqueeze(2)
-    return float(difference.nan_to_num_(nan=torch.inf).where(counts, 0.0).max())
+        counts &= valid[:, :, None]
+    return float(np.where(counts, np.nan_to_num(difference, nan=np.inf), 0.0).max())
 
 
 def along_time(parts: Sequence[Trajectory], edited: Sequence[Tensor | None]) -> Trajectory:

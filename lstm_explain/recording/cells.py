@@ -11,6 +11,7 @@ from lstm_explain.errors import InputError, RecordingError, as_input_error
 from lstm_explain.nn.equations import Form, Weights, stepper
 from lstm_explain.nn.layout import Layout
 from lstm_explain.nn.lstm import PeepholeLSTMCell
+from lstm_explain.recording.difference import wide
 from lstm_explain.recording.layers import kept_weights
 from lstm_explain.recording.opened import (
     Forward,
@@ -23,7 +24,6 @@ from lstm_explain.recording.opened import (
     mismatch,
     not_checkpointed,
     reached,
-    wide,
 )
 
 Equations = Callable[..., Mapping[str, Tensor]]

@@ -18,13 +18,19 @@ class Difference(NamedTuple):
     nonfinite: int
 
 
+def wide(tensor: Tensor) -> Tensor:
+    """Detached, and in at least float32."""
+    tensor = tensor.detach()
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def compare(one: Tensor, other: Tensor) -> Difference:
     """Compare two tensors of a shape, in at least float32."""
     if one.shape != other.shape:
         return Difference(math.inf, 0.0, 0)
-    a, b = (t.detach().to(torch.promote_types(t.dtype, torch.float32)) for t in (one, other))
+    a, b = wide(one), wide(other)
     scale = _largest(a)
-    apart = 0.0 if a.data_ptr() == b.data_ptr() and a.stride() == b.stride() else _largest(a - b)
+    apart = 0.0 if torch.equal(a, b) else _largest(a - b)
     if math.isfinite(apart) and math.isfinite(scale):
         return Difference(apart, scale, 0)
     finite = a.isfinite()

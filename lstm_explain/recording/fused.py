@@ -6,6 +6,7 @@ layer at a time in the same mode, so that they are the same bit for bit. With th
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -19,9 +20,9 @@ from lstm_explain.nn.kernels.native import Found
 from lstm_explain.nn.layers import suffixes, weights_of
 from lstm_explain.nn.layout import lay_out
 from lstm_explain.recording import workspace
-from lstm_explain.recording.difference import Difference, compare
+from lstm_explain.recording.difference import Difference, compare, wide
 from lstm_explain.recording.layers import draws, initial_states, kept_weights, parts, random_state, repeatable, stacked
-from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, Rounded, computes_in, input_and_state, rows_of, wide
+from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, Rounded, computes_in, input_and_state, rows_of
 
 _VALUES = 1 << 17
 """How many values of a signal are recomputed at once: bounds memory, changes nothing else."""
@@ -76,7 +77,7 @@ class _Call:
         read = [self.x, *(onward for _, onward in below)]
         came = [*(hidden for hidden, _ in below), self.top]
         layers, ends = [], []
-        with torch.no_grad(), torch.autocast(self.top.device.type, enabled=False):
+        with torch.no_grad(), _in_its_own_dtype(self.top):
             for at, suffix in enumerate(self.names):
                 layer, direction = divmod(at, self.directions)
                 hidden = came[layer] if self.directions == 1 else came[layer].chunk(2, dim=1)[direction]
@@ -118,16 +119,16 @@ class _Call:
     def _replayed(self, suffix: str, at: int, x: Tensor, hidden: Tensor, *, copy: bool) -> tuple[OpenedLayer, tuple[Tensor, ...]]:
         """One layer and direction from what it read and what came out, and its last states."""
         sizes, reverse = self.layout.sizes, suffix.endswith("_reverse")
-        x, hidden = wide(x.to(self.dtype)), wide(hidden)
+        x, hidden = wide(self._rounded(x)), wide(hidden)
         initial = tuple(wide(state[at]) for state in self.initial)
         fields = weights_of(self.module, suffix)
-        weights = Weights(*(None if w is None else wide(w.to(self.dtype)) for w in fields))  # type: ignore[arg-type]
+        weights = Weights(*(None if w is None else wide(self._rounded(w)) for w in fields))  # type: ignore[arg-type]
         h0 = initial[0]
         last_h = replay.last(hidden, h0, sizes, reverse)
         states = dict(zip(("hidden_state", "cell_state"), initial, strict=False))
         if self.kind == "lstm":
             now, last_c, found = replay.lstm(x, hidden, h0, initial[1], weights, sizes, reverse, copy=copy)
-            rounding = partial(_rounded, now, initial[1], weights.weight_hr, sizes, reverse)
+            rounding = partial(_by_rounding, now, initial[1], weights.weight_hr, sizes, reverse)
             by = partial(_checked, found, partial(_by_the_cell, now, weights.weight_hr))
             return OpenedLayer(suffix, reverse, now._asdict(), states, kept_weights(weights), by, rounding), (last_h, last_c)
         if self.kind == "gru":
@@ -142,6 +143,10 @@ class _Call:
             yield compare(came.hidden_state, expected.hidden_state)
 
         return OpenedLayer(suffix, reverse, came._asdict(), states, checked=checked), (last_h,)
+
+    def _rounded(self, tensor: Tensor) -> Tensor:
+        """A tensor in the dtype that the call computed in."""
+        return tensor if tensor.dtype == self.dtype else tensor.to(self.dtype)
 
     def left_behind(self) -> Opened | None:
         """All layers and directions as their kernel has left them; None where it hasn't, or where it isn't known how it does."""
@@ -171,6 +176,12 @@ class _Call:
                 layers.append(OpenedLayer(suffix, reverse, read.signals._asdict(), states, checked=by))
                 ends.append(replay.last(one.hidden, h0, self.layout.sizes, reverse))
             return self._opened(layers, {"h_n": self.layout.state_out(torch.stack(ends))}, safely=False)
+
+
+def _in_its_own_dtype(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Without autocast, where it is on: to leave it costs time even where it isn't."""
+    device = tensor.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _checked(found: Found | None, slowly: Callable[[], Iterator[Difference]]) -> Iterator[Difference]:
@@ -207,7 +218,7 @@ def _by_the_gates(now: GRUStep, h0: Tensor, sizes: Sequence[int], reverse: bool)
         yield compare(h, torch.lerp(n, before, z))
 
 
-def _rounded(now: Step, c0: Tensor, W_r: Tensor | None, sizes: Sequence[int], reverse: bool, dtype: torch.dtype) -> Rounded:
+def _by_rounding(now: Step, c0: Tensor, W_r: Tensor | None, sizes: Sequence[int], reverse: bool, dtype: torch.dtype) -> Rounded:
     """What rounding may add up to in a replayed cell state, and the hidden states beside those nearest to them that it allows."""
     error = replay.rounding(now, c0, sizes, reverse, dtype)
 

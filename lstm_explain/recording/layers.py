@@ -13,8 +13,8 @@ from lstm_explain.nn.equations import Form, Step, Weights, step
 from lstm_explain.nn.layers import LayerRun, Run, run_layers, suffixes
 from lstm_explain.nn.layout import Layout
 from lstm_explain.nn.lstm import PeepholeLSTM
-from lstm_explain.recording.difference import Difference, compare
-from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, input_and_state, mismatch, rows_of, wide
+from lstm_explain.recording.difference import Difference, compare, wide
+from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, input_and_state, mismatch, rows_of
 
 _ROWS = 4096
 """How many steps are recomputed at once: bounds memory, changes nothing else."""

@@ -72,11 +72,6 @@ class Opened(NamedTuple):
     """Opens the same call a slower and safer way, where this one was read from somewhere that may change."""
 
 
-def wide(tensor: Tensor) -> Tensor:
-    """Detached, and in at least float32."""
-    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
-
-
 def rows_of(output: Tensor | PackedSequence) -> Tensor:
     """The tensor inside an output, packed or not."""
     return output.data if isinstance(output, PackedSequence) else output

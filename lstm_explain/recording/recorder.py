@@ -13,7 +13,8 @@ from lstm_explain.display import number
 from lstm_explain.errors import CertificateError, InputError, RecordingError
 from lstm_explain.nn.layout import Layout
 from lstm_explain.recording.certificate import certify
-from lstm_explain.recording.opened import Opened, OpenedLayer, wide
+from lstm_explain.recording.difference import wide
+from lstm_explain.recording.opened import Opened, OpenedLayer
 from lstm_explain.recording.recording import Call, Nodes, Recording
 from lstm_explain.trajectory import Padding, Trajectory, checked_lengths
 

@@ -14,7 +14,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lstm_explain.errors import InputError
+from lstm_explain.errors import InputError, first_line
+from lstm_explain.nn.equations import Step
 
 _VARIABLE = "LSTM_EXPLAIN_BACKEND"
 
@@ -60,11 +61,31 @@ class _LSTMCheck(ctypes.Structure):
     )
 
 
+class _Signal(ctypes.Structure):
+    _fields_ = [("values", ctypes.c_void_p), ("batch_stride", ctypes.c_long), ("time_stride", ctypes.c_long)]
+
+
+class _LSTMNamed(ctypes.Structure):
+    _fields_ = [
+        ("layout", _Layout),
+        *((name, _Signal) for name in Step._fields),
+        ("initial", ctypes.c_void_p),
+        ("valid", _Signal),
+        ("first_step", ctypes.c_void_p),
+        ("time", ctypes.c_long),
+    ]
+
+
 class _GRUReplay(ctypes.Structure):
     _fields_ = _fields("input", "recurrent", "initial", "hidden", "hidden_stride", "kept")
 
 
-_ENTRIES = {"lx_lstm_replay_run": _LSTMReplay, "lx_lstm_check_run": _LSTMCheck, "lx_gru_replay_run": _GRUReplay}
+_ENTRIES = {
+    "lx_lstm_replay_run": _LSTMReplay,
+    "lx_lstm_check_run": _LSTMCheck,
+    "lx_lstm_named_run": _LSTMNamed,
+    "lx_gru_replay_run": _GRUReplay,
+}
 
 
 @cache
@@ -75,19 +96,26 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         return None, "the compiled kernels weren't built: install again where there is a C compiler"
     try:
         library = ctypes.CDLL(str(built[0]))
+        library.lx_sizes.restype = ctypes.POINTER(ctypes.c_long)
         entries = [getattr(library, name) for name in _ENTRIES]
     except (OSError, AttributeError) as error:
-        return None, f"the compiled kernels can't be loaded: {error}"
+        return None, f"the compiled kernels can't be loaded, install again: {first_line(error)}"
+    if library.lx_sizes()[: len(_ENTRIES)] != [ctypes.sizeof(call) for call in _ENTRIES.values()]:
+        return None, "the compiled kernels are of another version: install again"
     for entry, call in zip(entries, _ENTRIES.values(), strict=True):
         entry.argtypes = [ctypes.POINTER(call), ctypes.c_int, ctypes.c_int, ctypes.POINTER(_Found)]
         entry.restype = None
+    share_threads(library)
     library.lx_instructions.restype = ctypes.c_char_p
-    shared = ctypes.CDLL(None) if os.name == "posix" else object()
-    threads = [getattr(shared, name, None) for name in ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")]
-    library.lx_share_threads.argtypes = [ctypes.c_void_p] * 3
-    library.lx_share_threads.restype = None
-    library.lx_share_threads(*(None if one is None else ctypes.cast(one, ctypes.c_void_p) for one in threads))
     return library, f"compiled kernels, {library.lx_instructions().decode()}"
+
+
+def share_threads(library: ctypes.CDLL, names: Sequence[str] = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")) -> None:
+    """Have the library run on PyTorch's threads, where its OpenMP is to be found; on its own otherwise."""
+    process = ctypes.CDLL(None) if os.name == "posix" else object()
+    found = [getattr(process, name, None) for name in names]
+    library.lx_share_threads.argtypes, library.lx_share_threads.restype = [ctypes.c_void_p] * 3, None
+    library.lx_share_threads(*(None if one is None else ctypes.cast(one, ctypes.c_void_p) for one in found))
 
 
 def backend() -> Backend:
@@ -124,9 +152,10 @@ def backend() -> Backend:
 
 def serves(*tensors: Tensor | None) -> bool:
     """Whether the compiled kernels can work on these tensors: on the CPU, all in float32 or all in float64."""
-    dtypes = {one.dtype for one in tensors if one is not None}
-    here = all(one.device.type == "cpu" for one in tensors if one is not None)
-    return here and len(dtypes) == 1 and dtypes <= {torch.float32, torch.float64} and backend().name == "native"
+    first = next(one for one in tensors if one is not None)
+    if first.dtype not in (torch.float32, torch.float64) or backend().name != "native":
+        return False
+    return all(one is None or (one.dtype == first.dtype and one.is_cpu) for one in tensors)
 
 
 @lru_cache(maxsize=64)
@@ -223,6 +252,30 @@ def lstm_check(
         None if kept_hidden is None else kept_hidden.data_ptr(),
     )
     return _run("lx_lstm_check_run", call, gates.dtype)
+
+
+def lstm_named(signals: Step, initial: Tensor, valid: Tensor, first_step: Tensor, steps: int, reverse: bool) -> Found:
+    """An LSTM's signals by their names over the first `steps` steps, held against its equations and the range of its gates.
+
+    Parameters
+    ----------
+    signals : Step of Tensor ``(batch, time, hidden)``
+        Of any strides, but for units, which lie side by side.
+    initial : Tensor ``(batch, hidden)``
+    valid : Tensor of bool ``(batch, time)``
+    first_step : Tensor of int64 ``(batch,)``
+        The step that each sequence's reading began with.
+    """
+    batch, time, units = signals.cell_state.shape
+    call = _LSTMNamed(
+        _layout((batch,) * steps, units, reverse),
+        *(_Signal(one.data_ptr(), *one.stride()[:2]) for one in signals),
+        initial.data_ptr(),
+        _Signal(valid.data_ptr(), *valid.stride()),
+        first_step.data_ptr(),
+        time,
+    )
+    return _run("lx_lstm_named_run", call, initial.dtype)
 
 
 def gru_replay(

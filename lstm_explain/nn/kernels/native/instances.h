@@ -21,6 +21,8 @@
 #define EXPONENT_SHIFT 23
 #include "vectors.h"
 
+#include "check.h"
+#include "named.h"
 #include "replay.h"
 #undef REAL
 #undef INT
@@ -50,6 +52,8 @@
 #define EXPONENT_SHIFT 52
 #include "vectors.h"
 
+#include "check.h"
+#include "named.h"
 #include "replay.h"
 
 #define LX_TABLE_(isa) lx_kernels_##isa
@@ -57,5 +61,6 @@
 const lx_kernels LX_TABLE(LX_ISA) = {
     .lstm_replay = {CAT3(lstm_replay, f32, LX_ISA), CAT3(lstm_replay, f64, LX_ISA)},
     .lstm_check = {CAT3(lstm_check, f32, LX_ISA), CAT3(lstm_check, f64, LX_ISA)},
+    .lstm_named = {CAT3(lstm_named, f32, LX_ISA), CAT3(lstm_named, f64, LX_ISA)},
     .gru_replay = {CAT3(gru_replay, f32, LX_ISA), CAT3(gru_replay, f64, LX_ISA)},
 };

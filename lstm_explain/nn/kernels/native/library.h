@@ -49,6 +49,23 @@ typedef struct {
   void *kept_cell, *kept_hidden;
 } lx_lstm_check;
 
+/* One signal of a trajectory: units side by side, and how far a sequence and a step are from the next ones. */
+typedef struct {
+  const void *values;
+  long batch_stride, time_stride;
+} lx_signal;
+
+/* The signals of an LSTM by their names, over some of the steps, held against the equations and the range of gates; only where `valid`. The
+ * layout's sizes are those steps'. */
+typedef struct {
+  lx_layout layout;
+  lx_signal input_gate, forget_gate, cell_candidate, output_gate, cell_state, hidden_state;
+  const void *initial; /* (batch, units) */
+  lx_signal valid; /* of bytes */
+  const void *first_step; /* (batch,) of 64 bits */
+  long time;              /* how many steps there are in all */
+} lx_lstm_named;
+
 /* Gates come as what the input and what the state before gave, each with its bias, and stay as r, z, n in `input`. */
 typedef struct {
   lx_layout layout;
@@ -64,6 +81,7 @@ typedef struct {
 typedef struct {
   void (*lstm_replay[2])(const lx_lstm_replay *, const lx_part *, lx_found *);
   void (*lstm_check[2])(const lx_lstm_check *, const lx_part *, lx_found *);
+  void (*lstm_named[2])(const lx_lstm_named *, const lx_part *, lx_found *);
   void (*gru_replay[2])(const lx_gru_replay *, const lx_part *, lx_found *);
 } lx_kernels;
 

@@ -1,39 +1,33 @@
-/* A layer opened after its own pass: gates from their pre-activations, the scan of the cell state, and the check of what the layer returned. */
+/* A layer opened after its own pass: gates from their pre-activations, the scan of the cell state, and the check of what the layer returned.
+ *
+ * Each kernel walks over its part's rows; what it does to one vector of n units is a function of its own, so that the compiler makes one with
+ * n = LANES and one for what is left of a row.
+ */
 
-typedef struct {
-  V difference, scale, finite; /* finite: 0, or NaN once anything wasn't */
-} NAME(Check);
-
-static inline void NAME(compare)(NAME(Check) * check, V one, V other, long n) {
-  V difference = NAME(absolute)(one - other), size = NAME(absolute)(one);
-  if (n < LANES) { /* lanes beyond the row hold what zeros gave */
-    VI in = {0};
-    for (long lane = 0; lane < n; lane++)
-      in[lane] = -1;
-    difference = NAME(either)(in, difference, NAME(all)(0));
-    size = NAME(either)(in, size, NAME(all)(0));
-  }
-  check->difference = NAME(either)(difference > check->difference, difference, check->difference);
-  check->scale = NAME(either)(size > check->scale, size, check->scale);
-  check->finite += difference * 0 + size * 0;
-}
-
-static inline void NAME(found)(const NAME(Check) * check, lx_found *found) {
-  found->difference = found->scale = 0;
-  found->nonfinite = 0;
-  for (long lane = 0; lane < LANES; lane++) {
-    const double difference = check->difference[lane], scale = check->scale[lane];
-    found->difference = difference > found->difference ? difference : found->difference;
-    found->scale = scale > found->scale ? scale : found->scale;
-    found->nonfinite |= check->finite[lane] != 0; /* NaN isn't equal to anything */
+static inline __attribute__((always_inline)) void NAME(lstm_replay_units)(
+    REAL *gates, REAL *cell, REAL *state, const REAL *hidden, REAL *kept, long H, NAME(Check) * check, long u, long n) {
+  const V i = NAME(sigmoid)(NAME(load)(gates + u, n)), f = NAME(sigmoid)(NAME(load)(gates + H + u, n));
+  const V g = NAME(hyperbolic)(NAME(load)(gates + 2 * H + u, n)), o = NAME(sigmoid)(NAME(load)(gates + 3 * H + u, n));
+  const V c = f * NAME(load)(state + u, n) + i * g;
+  NAME(store)(gates + u, i, n);
+  NAME(store)(gates + H + u, f, n);
+  NAME(store)(gates + 2 * H + u, g, n);
+  NAME(store)(gates + 3 * H + u, o, n);
+  NAME(store)(cell + u, c, n);
+  NAME(store)(state + u, c, n);
+  if (hidden) {
+    const V h = NAME(load)(hidden + u, n);
+    NAME(compare)(check, h, o * NAME(hyperbolic)(c), n);
+    if (kept)
+      NAME(store)(kept + u, h, n);
   }
 }
 
 static void NAME(lstm_replay)(const lx_lstm_replay *call, const lx_part *part, lx_found *found) {
   const lx_layout at = call->layout;
   const long H = at.units;
-  long rows = 0;
   NAME(Check) check = {0};
+  long rows = 0; /* those before the step */
   if (at.reverse)
     for (long t = 0; t < at.steps; t++)
       rows += at.sizes[t];
@@ -45,29 +39,28 @@ static void NAME(lstm_replay)(const lx_lstm_replay *call, const lx_part *part, l
     for (long b = part->batch_from; b < to; b++) {
       REAL *gates = (REAL *)call->gates + (rows + b) * 4 * H;
       REAL *cell = (REAL *)call->cell + (rows + b) * H, *state = (REAL *)call->state + b * H;
-      for (long u = part->unit_from; u < part->unit_to; u += LANES) {
-        const long n = part->unit_to - u < LANES ? part->unit_to - u : LANES;
-        const V i = NAME(sigmoid)(NAME(load)(gates + u, n)), f = NAME(sigmoid)(NAME(load)(gates + H + u, n));
-        const V g = NAME(hyperbolic)(NAME(load)(gates + 2 * H + u, n)), o = NAME(sigmoid)(NAME(load)(gates + 3 * H + u, n));
-        const V c = f * NAME(load)(state + u, n) + i * g;
-        NAME(store)(gates + u, i, n);
-        NAME(store)(gates + H + u, f, n);
-        NAME(store)(gates + 2 * H + u, g, n);
-        NAME(store)(gates + 3 * H + u, o, n);
-        NAME(store)(cell + u, c, n);
-        NAME(store)(state + u, c, n);
-        if (call->hidden) {
-          const V h = NAME(load)((const REAL *)call->hidden + (rows + b) * call->hidden_stride + u, n);
-          NAME(compare)(&check, h, o * NAME(hyperbolic)(c), n);
-          if (call->kept)
-            NAME(store)((REAL *)call->kept + (rows + b) * H + u, h, n);
-        }
-      }
+      const REAL *hidden = call->hidden ? (const REAL *)call->hidden + (rows + b) * call->hidden_stride : 0;
+      REAL *kept = call->kept ? (REAL *)call->kept + (rows + b) * H : 0;
+#define UNITS(u, n) NAME(lstm_replay_units)(gates, cell, state, hidden, kept, H, &check, u, n)
+      EACH_VECTOR(part, UNITS);
+#undef UNITS
     }
     if (!at.reverse)
       rows += size;
   }
   NAME(found)(&check, found);
+}
+
+static inline __attribute__((always_inline)) void NAME(lstm_check_units)(
+    const REAL *gates, const REAL *cell, const REAL *before, const REAL *hidden, REAL *kept_cell, REAL *kept_hidden, long H, NAME(Check) * check,
+    long u, long n) {
+  const V i = NAME(load)(gates + u, n), f = NAME(load)(gates + H + u, n), g = NAME(load)(gates + 2 * H + u, n);
+  const V o = NAME(load)(gates + 3 * H + u, n), c = NAME(load)(cell + u, n), h = NAME(load)(hidden + u, n);
+  NAME(compare)(check, c, f * NAME(load)(before + u, n) + i * g, n);
+  NAME(compare)(check, h, o * NAME(hyperbolic)(c), n);
+  NAME(store)(kept_cell + u, c, n);
+  if (kept_hidden)
+    NAME(store)(kept_hidden + u, h, n);
 }
 
 static void NAME(lstm_check)(const lx_lstm_check *call, const lx_part *part, lx_found *found) {
@@ -83,19 +76,27 @@ static void NAME(lstm_check)(const lx_lstm_check *call, const lx_part *part, lx_
       const REAL *cell = s + 1 < at.steps ? (const REAL *)call->cell + row * call->cell_stride : (const REAL *)call->last + b * H;
       const REAL *before = s ? (const REAL *)call->cell + (row - batch) * call->cell_stride : (const REAL *)call->initial + b * H;
       const REAL *hidden = (const REAL *)call->hidden + place * call->hidden_stride;
-      for (long u = part->unit_from; u < part->unit_to; u += LANES) {
-        const long n = part->unit_to - u < LANES ? part->unit_to - u : LANES;
-        const V i = NAME(load)(gates + u, n), f = NAME(load)(gates + H + u, n), g = NAME(load)(gates + 2 * H + u, n);
-        const V o = NAME(load)(gates + 3 * H + u, n), c = NAME(load)(cell + u, n), h = NAME(load)(hidden + u, n);
-        NAME(compare)(&check, c, f * NAME(load)(before + u, n) + i * g, n);
-        NAME(compare)(&check, h, o * NAME(hyperbolic)(c), n);
-        NAME(store)((REAL *)call->kept_cell + place * H + u, c, n);
-        if (call->kept_hidden)
-          NAME(store)((REAL *)call->kept_hidden + place * H + u, h, n);
-      }
+      REAL *kept_cell = (REAL *)call->kept_cell + place * H, *kept_hidden = call->kept_hidden ? (REAL *)call->kept_hidden + place * H : 0;
+#define UNITS(u, n) NAME(lstm_check_units)(gates, cell, before, hidden, kept_cell, kept_hidden, H, &check, u, n)
+      EACH_VECTOR(part, UNITS);
+#undef UNITS
     }
   }
   NAME(found)(&check, found);
+}
+
+static inline __attribute__((always_inline)) void NAME(gru_replay_units)(
+    REAL *gates, const REAL *recurrent, const REAL *before, const REAL *hidden, REAL *kept, long H, NAME(Check) * check, long u, long n) {
+  const V r = NAME(sigmoid)(NAME(load)(gates + u, n) + NAME(load)(recurrent + u, n));
+  const V z = NAME(sigmoid)(NAME(load)(gates + H + u, n) + NAME(load)(recurrent + H + u, n));
+  const V c = NAME(hyperbolic)(NAME(load)(gates + 2 * H + u, n) + r * NAME(load)(recurrent + 2 * H + u, n));
+  const V h = NAME(load)(hidden + u, n);
+  NAME(compare)(check, h, ((REAL)1 - z) * c + z * NAME(load)(before + u, n), n);
+  NAME(store)(gates + u, r, n);
+  NAME(store)(gates + H + u, z, n);
+  NAME(store)(gates + 2 * H + u, c, n);
+  if (kept)
+    NAME(store)(kept + u, h, n);
 }
 
 static void NAME(gru_replay)(const lx_gru_replay *call, const lx_part *part, lx_found *found) {
@@ -111,19 +112,11 @@ static void NAME(gru_replay)(const lx_gru_replay *call, const lx_part *part, lx_
       const REAL *recurrent = (const REAL *)call->recurrent + row * 3 * H, *before = (const REAL *)call->initial + b * H;
       if (at.reverse ? t + 1 < at.steps && b < at.sizes[t + 1] : t > 0)
         before = (const REAL *)call->hidden + (at.reverse ? row + size : row - at.sizes[t ? t - 1 : 0]) * call->hidden_stride;
-      for (long u = part->unit_from; u < part->unit_to; u += LANES) {
-        const long n = part->unit_to - u < LANES ? part->unit_to - u : LANES;
-        const V r = NAME(sigmoid)(NAME(load)(gates + u, n) + NAME(load)(recurrent + u, n));
-        const V z = NAME(sigmoid)(NAME(load)(gates + H + u, n) + NAME(load)(recurrent + H + u, n));
-        const V c = NAME(hyperbolic)(NAME(load)(gates + 2 * H + u, n) + r * NAME(load)(recurrent + 2 * H + u, n));
-        const V h = NAME(load)((const REAL *)call->hidden + row * call->hidden_stride + u, n);
-        NAME(compare)(&check, h, ((REAL)1 - z) * c + z * NAME(load)(before + u, n), n);
-        NAME(store)(gates + u, r, n);
-        NAME(store)(gates + H + u, z, n);
-        NAME(store)(gates + 2 * H + u, c, n);
-        if (call->kept)
-          NAME(store)((REAL *)call->kept + row * H + u, h, n);
-      }
+      const REAL *hidden = (const REAL *)call->hidden + row * call->hidden_stride;
+      REAL *kept = call->kept ? (REAL *)call->kept + row * H : 0;
+#define UNITS(u, n) NAME(gru_replay_units)(gates, recurrent, before, hidden, kept, H, &check, u, n)
+      EACH_VECTOR(part, UNITS);
+#undef UNITS
     }
     rows += size;
   }

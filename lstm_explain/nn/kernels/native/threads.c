@@ -14,9 +14,7 @@ static pid_t owner;
 /* Called once, when the library is loaded; null pointers where there is no OpenMP to share. */
 EXPORT void lx_share_threads(void *gomp_parallel, void *omp_get_thread_num, void *omp_get_num_threads) {
   owner = getpid();
-  if (!gomp_parallel || !omp_get_thread_num || !omp_get_num_threads)
-    return;
-  *(void **)&team = gomp_parallel;
+  *(void **)&team = omp_get_thread_num && omp_get_num_threads ? gomp_parallel : 0;
   *(void **)&thread_number = omp_get_thread_num;
   *(void **)&team_size = omp_get_num_threads;
 }

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lstm_explain.errors import InputError, RecordingError, as_input_error
-from lstm_explain.nn.equations import Form, Weights, stepper
+from lstm_explain.nn.equations import Form, Weights, read, stepper, unedited
 from lstm_explain.nn.layout import Layout
 from lstm_explain.nn.lstm import PeepholeLSTMCell
 from lstm_explain.recording.layers import kept_weights
@@ -145,11 +145,10 @@ def _call(module: Any, original: Forward, *args: Any, **kwargs: Any) -> Told:
         kind, form = "lstm", Form(None)
     else:
         kind = "gru" if isinstance(module, nn.GRUCell) else f"rnn_{module.nonlinearity}"
-    by = stepper(kind, form)
 
     def equations(x: Tensor, *states: Tensor) -> Mapping[str, Tensor]:
-        computed: Mapping[str, Tensor] = by(x, *states, of(x.dtype))._asdict()
-        return computed
+        own = of(x.dtype)
+        return stepper(kind, form, own)(read(x, own), states, unedited)
 
     before, states = (dict(zip(names, which, strict=True)) for which in (given, after))
     return Told(kind, form, returned, input, before, states, equations, kept_weights(weights), hx is not None)

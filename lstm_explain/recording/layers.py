@@ -6,12 +6,11 @@ layer at a time in the same mode, so that they are the same bit for bit. With th
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-from torch import _VF, Tensor, nn
+from torch import Tensor, nn
 
 from lstm_explain.errors import RecordingError
 from lstm_explain.nn.equations import Form, Nonlinearity, RNNStep, Step, Weights, rnn_step, step
@@ -21,38 +20,11 @@ from lstm_explain.nn.layout import Layout, lay_out
 from lstm_explain.nn.lstm import PeepholeLSTM
 from lstm_explain.recording import workspace
 from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, Rounded, computes_in, input_and_state, mismatch, rows_of, wide
+from lstm_explain.recording.stack import by_kernel, by_name, draws, initial_states, random_state, repeatable
 
 _ROWS = 4096
 _VALUES = 1 << 17
 """How many steps, and values of a signal, are recomputed at once: bounds memory, changes nothing else."""
-
-
-def _repeatable(module: Any) -> None:
-    """A pass with masks between its layers can be repeated only where the masks can be drawn again."""
-    if draws(module) and next(module.parameters()).device.type != "cpu":
-        raise RecordingError(
-            f"needed a pass that can be repeated, got {type(module).__name__} in training mode with dropout between its layers on "
-            f"{next(module.parameters()).device}, whose masks can't be drawn again: call model.eval() first"
-        )
-
-
-def draws(module: Any) -> bool:
-    """Whether a call of it draws masks between its layers."""
-    return bool(module.training and module.dropout > 0 and module.num_layers > 1)
-
-
-@contextmanager
-def random_state(state: Tensor | None) -> Iterator[None]:
-    """The CPU's random state as it was, and afterwards as it is."""
-    if state is None:
-        yield
-        return
-    now = torch.get_rng_state()
-    torch.set_rng_state(state)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(now)
 
 
 def _parts(module: nn.Module, returned: Any, *, cell: bool) -> tuple[Any, tuple[Tensor, ...]]:
@@ -65,7 +37,7 @@ def _parts(module: nn.Module, returned: Any, *, cell: bool) -> tuple[Any, tuple[
     raise mismatch(module, "output, (h_n, c_n)" if cell else "output, h_n", returned)
 
 
-def _stacked(last: tuple[Tensor, ...], layout: Layout) -> dict[str, Tensor]:
+def stacked(last: tuple[Tensor, ...], layout: Layout) -> dict[str, Tensor]:
     """The last states by name, ``(layers * directions, batch, unit)``."""
     names = ("hidden_state", "cell_state")[: len(last)]
     return {name: state.detach().unsqueeze(1) if layout.unbatched else state.detach() for name, state in zip(names, last, strict=True)}
@@ -78,7 +50,7 @@ def open_own(module: PeepholeLSTM, original: Forward, *args: Any, **kwargs: Any)
         run = run_layers(module, module.form, input, hx)
         returned = run.output, (run.h_n, run.c_n)
     else:
-        _repeatable(module)
+        repeatable(module)
         state = torch.get_rng_state() if draws(module) else None
         returned = original(*args, **kwargs)
         input, hx = input_and_state(original, args, kwargs)
@@ -99,17 +71,18 @@ def opened_run(run: Run, form: Form, returned: Any, *, given: bool, carries: boo
         kind="peephole_lstm",
         form=form,
         layout=run.layout,
-        layers=[_own_layer(layer, form) for layer in run.layers],
+        layers=[own_layer(layer, form) for layer in run.layers],
         expected={"output": rows_of(run.output), "h_n": run.h_n, "c_n": run.c_n},
         returned={"output": rows_of(output), **dict(zip(("h_n", "c_n"), last, strict=True))},
-        states=_stacked(last, run.layout),
+        states=stacked(last, run.layout),
         dtype=run.h_n.dtype,
         given=given,
         carries=carries,
     )
 
 
-def _own_layer(layer: LayerRun, form: Form) -> OpenedLayer:
+def own_layer(layer: LayerRun, form: Form) -> OpenedLayer:
+    """One layer and direction of our own as it ran."""
     i, f, g, o = layer.saved.gates.detach().unbind(1)
     # The hidden states are also the caller's output, who may write into them.
     signals = Step(i, f, g, o, layer.saved.cell.detach(), layer.saved.hidden.detach().clone())._asdict()
@@ -142,7 +115,7 @@ def _by_the_equations(layer: LayerRun, form: Form) -> Iterator[tuple[Tensor, Ten
 
 def open_fused(module: nn.RNNBase, original: Forward, *args: Any, **kwargs: Any) -> tuple[Any, Opened]:
     """`torch.nn.LSTM`, `GRU` or `RNN`: its own pass, bit for bit, and then what it computed inside."""
-    _repeatable(module)
+    repeatable(module)
     state = torch.get_rng_state() if draws(module) else None
     returned = original(*args, **kwargs)
     input, hx = input_and_state(original, args, kwargs)
@@ -166,7 +139,7 @@ def open_fused(module: nn.RNNBase, original: Forward, *args: Any, **kwargs: Any)
             layers=layers,
             expected=expected | ends,
             returned=expected,
-            states=_stacked(last, layout),
+            states=stacked(last, layout),
             dtype=dtype,
             given=hx is not None,
             carries=not module.bidirectional,
@@ -190,7 +163,7 @@ def open_fused(module: nn.RNNBase, original: Forward, *args: Any, **kwargs: Any)
             for one, layer in zip(left, found.layers, strict=True):
                 workspace.learn(one, Step(**layer.signals))
             return returned, found
-        last_c = _stacked(last, layout)["cell_state"]
+        last_c = stacked(last, layout)["cell_state"]
         steps = [now for one, c in zip(left, last_c, strict=True) if (now := workspace.read(one, c)) is not None]
         if len(steps) < len(left):
             return returned, replayed()
@@ -205,7 +178,7 @@ def open_fused(module: nn.RNNBase, original: Forward, *args: Any, **kwargs: Any)
 def _left(suffix: str, now: Step, states: tuple[Tensor, ...], layout: Layout) -> OpenedLayer:
     """One layer and direction as its kernel left it."""
     reverse = suffix.endswith("_reverse")
-    initial = dict(zip(("hidden_state", "cell_state"), states, strict=True))
+    initial = by_name(states)
 
     def checked() -> Iterator[tuple[Tensor, Tensor]]:
         yield from _by_the_cell(now, None)
@@ -234,26 +207,11 @@ def _replay(
         hidden = wide(came[layer].chunk(directions, dim=1)[direction])
         states = tuple(wide(state[at]) for state in initial)
         weights = Weights(*(None if w is None else wide(w.to(dtype)) for w in weights_of(module, suffix)))  # type: ignore[arg-type]
-        opened, end = _replayed(kind, suffix, direction == 1, wide(read[layer].to(dtype)), hidden, states, weights, layout)
+        opened, end = replayed_layer(kind, suffix, direction == 1, wide(read[layer].to(dtype)), hidden, states, weights, layout)
         layers.append(opened)
         ends.append(end)
     stacked = [layout.state_out(torch.stack(states)) for states in zip(*ends, strict=True)]
     return layers, dict(zip(("h_n", "c_n"), stacked, strict=False))
-
-
-def initial_states(module: nn.RNNBase, kind: str, layout: Layout, hx: Any, output: Tensor) -> tuple[Tensor, ...]:
-    """The initial states, each ``(layers * directions, batch, unit)``, in the order of the rows; zero unless given."""
-    cell = kind in ("lstm", "peephole_lstm")
-    given = (None, None) if hx is None else hx if cell else (hx,)
-    sizes = (module.proj_size or module.hidden_size, module.hidden_size)[: 2 if cell else 1]
-    count = len(suffixes(module))
-    shapes = [(count, size) if layout.unbatched else (count, layout.batch, size) for size in sizes]
-    if hx is not None and [getattr(state, "shape", None) for state in given] != shapes:
-        raise RecordingError(f"needed {type(module).__name__} to be called with its input and then its state, or its state as hx=")
-    return tuple(
-        output.new_zeros(count, layout.batch, size) if state is None else layout.state_in(state)
-        for size, state in zip(sizes, given, strict=False)
-    )
 
 
 def _below(module: nn.RNNBase, kind: str, layout: Layout, x: Tensor, initial: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -263,20 +221,11 @@ def _below(module: nn.RNNBase, kind: str, layout: Layout, x: Tensor, initial: tu
     """
     directions = 2 if module.bidirectional else 1
     names = suffixes(module)
-    sizes = torch.tensor(layout.sizes)
-    run = getattr(_VF, kind)
     for layer in range(module.num_layers - 1):
-        here = slice(layer * directions, (layer + 1) * directions)
-        fields = [weights_of(module, suffix) for suffix in names[here]]
-        flat = [w for one in fields for w in (*one[:4], one.weight_hr) if w is not None]
-        states = [state[here].detach().to(x.dtype).contiguous() for state in initial]
-        hx = states if kind == "lstm" else states[0]
-        options = (module.bias, 1, 0.0, module.training, module.bidirectional)
-        if layout.packed:
-            x = run(x, sizes, hx, flat, *options)[0].detach()
-        else:
-            x = run(x.view(len(layout.sizes), layout.batch, -1), hx, flat, *options, False)[0].detach().flatten(0, 1)
-        hidden = x
+        here = range(layer * directions, (layer + 1) * directions)
+        states = [by_name([state[at].detach() for state in initial]) for at in here]
+        ran = by_kernel(module, kind, layout, x, states, [weights_of(module, names[at]) for at in here], None)
+        hidden = x = torch.cat([one.detach() for one, _, _ in ran], dim=1)
         if draws(module):
             x = torch.dropout(x, module.dropout, True)
         yield hidden, x
@@ -306,13 +255,13 @@ def _rounded(computed: Step, c0: Tensor, W_r: Tensor | None, layout: Layout, rev
     return Rounded(float(error.max()), checked)
 
 
-def _replayed(
+def replayed_layer(
     kind: str, suffix: str, reverse: bool, x: Tensor, hidden: Tensor, initial: tuple[Tensor, ...], weights: Weights, layout: Layout
 ) -> tuple[OpenedLayer, tuple[Tensor, ...]]:
     """One layer and direction from what it read and what came out, and its last states."""
     h0 = initial[0]
     last_h = replay.last(hidden, h0, layout.sizes, reverse)
-    states = dict(zip(("hidden_state", "cell_state"), initial, strict=False))
+    states = by_name(initial)
     if kind == "lstm":
         computed, last_c = replay.lstm(x, hidden, h0, initial[1], weights, layout.sizes, reverse)
         rounding = partial(_rounded, computed, initial[1], weights.weight_hr, layout, reverse)

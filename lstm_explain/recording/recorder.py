@@ -13,27 +13,10 @@ from lstm_explain.display import number
 from lstm_explain.errors import CertificateError, InputError, RecordingError
 from lstm_explain.nn.layout import Layout
 from lstm_explain.recording.certificate import certify
+from lstm_explain.recording.joining import Before, Joining
 from lstm_explain.recording.opened import Opened, OpenedLayer, wide
 from lstm_explain.recording.recording import Call, Nodes, Recording
 from lstm_explain.trajectory import Padding, Trajectory, checked_lengths
-
-
-class _End(NamedTuple):
-    """Where a layer's latest call left off."""
-
-    states: Mapping[str, Tensor] | None
-    """What the next call would have to start from to go on, ``(batch, unit)``; None where nothing can."""
-    steps: int
-    """How many steps its sequences have so far."""
-    in_pass: int
-
-
-class _Before(NamedTuple):
-    """How a call stands to the one before it."""
-
-    continues: bool
-    edited: Tensor | None
-    steps: int
 
 
 class Keep(NamedTuple):
@@ -105,20 +88,17 @@ class Recorder:
     def __init__(self, recording: Recording, keep: Keep, into: Sequence[Any], max_bytes: int | None, graph: bool) -> None:
         self.thread, self.graph = get_ident(), graph
         self._recording, self._keep, self._into, self._max_bytes = recording, keep, into, max_bytes
-        self._bytes = self._depth = self._pass = 0
-        self._ends: dict[str, _End] = {}
+        self._bytes, self._joining = 0, Joining()
         self.tried = False
 
     def enter(self, path: str) -> None:
         """A module begins to run; the outermost one begins a pass of the model."""
-        self._pass += self._depth == 0
-        self._depth += 1
+        self._joining.enter()
         self.tried |= path in self._recording.modules
 
     def leave(self, path: str, failed: bool) -> None:
         """A module has ended; with the outermost one the pass ends, and analyses may have it."""
-        self._depth -= 1
-        if self._into and self._depth == 0:
+        if self._joining.leave() and self._into:
             try:
                 if not failed and len(self._recording):
                     self._hand_on()
@@ -151,35 +131,25 @@ class Recorder:
         valid, padding = self._valid(keys[0], opened, befores[0].steps)
         trajectories = [_trajectory(key, opened, layer, valid, padding) for key, layer in zip(keys, opened.layers, strict=True)]
         # What a signal is called doesn't change from call to call.
-        named = [one for one in trajectories if one.name not in self._ends]
+        named = [one for one in trajectories if not self._joining.knows(one.name)]
         check = certify(path, self._recording.modules[path], opened, named)
         # What a packed batch of unequal lengths ended with isn't all at one step, so nothing goes on from there in time.
         carries = opened.carries and (bool(valid.all()) or not opened.layers[0].suffix)
         calls: dict[str, Call] = {}
-        ends: dict[str, _End] = {}
+        ends: dict[str, Mapping[str, Tensor] | None] = {}
         for at, (layer, trajectory, before) in enumerate(zip(opened.layers, trajectories, befores, strict=True)):
             last = {state: of_all[at].clone() for state, of_all in opened.states.items()}
-            ends[trajectory.name] = _End(last if carries else None, before.steps + valid.shape[1], self._pass)
+            ends[trajectory.name] = {state: wide(tensor) for state, tensor in last.items()} if carries else None
             if (kept := self._keep.of(trajectory)) is not None:
                 nodes = Nodes(layer.nodes, opened.layout) if layer.nodes else None
                 calls[trajectory.name] = Call(kept, last, before.continues, before.edited, nodes)
         self._make_room(calls)
         self._recording.add(check, calls)
-        self._ends |= ends
+        self._joining.ends(ends, {key: before.steps + valid.shape[1] for key, before in zip(keys, befores, strict=True)})
 
-    def _before(self, key: str, opened: Opened, layer: OpenedLayer) -> _Before:
-        afresh, end = _Before(False, None, 0), self._ends.get(key)
-        if end is None or end.states is None or not opened.given or not opened.carries:
-            return afresh
+    def _before(self, key: str, opened: Opened, layer: OpenedLayer) -> Before:
         initial = {name: _in_input_order(state, opened.layout) for name, state in layer.initial.items()}
-        if any(end.states[name].shape != state.shape for name, state in initial.items()):
-            return afresh
-        edited = torch.stack([_differs(wide(end.states[name]), state) for name, state in initial.items()]).any(0)
-        if not edited.any():
-            return _Before(True, None, end.steps)
-        # A cell whose state was changed between two steps of one pass (masked, reset, dropped out) goes on with what it was given.
-        goes_on = not layer.suffix and end.in_pass == self._pass and any(bool(state.any()) for state in initial.values())
-        return _Before(True, edited, end.steps) if goes_on else afresh
+        return self._joining.before(key, initial, given=opened.given, carries=opened.carries, cell=not layer.suffix)
 
     def _valid(self, key: str, opened: Opened, steps: int) -> tuple[Tensor, Padding]:
         """Which steps of a call are real. A cell has one step, and lengths are those of its whole loop."""
@@ -246,11 +216,6 @@ def _for(key: str, said: Any) -> Any:
 def key_of(path: str, suffix: str) -> str:
     """The name of a layer and direction: the module's path and PyTorch's suffix; a cell's is its path."""
     return f"{path}.{suffix}".strip(".") or "cell"
-
-
-def _differs(one: Tensor, other: Tensor) -> Tensor:
-    """Which sequences of two states ``(batch, unit)`` aren't the same, bit for bit; what is NaN in both is."""
-    return ~((one == other) | (one.isnan() & other.isnan())).all(1)
 
 
 def _in_input_order(state: Tensor, layout: Layout) -> Tensor:

@@ -107,6 +107,8 @@ class Trajectory:
         Where the model edited a state between steps, kept or not; None where it edited none. `edited` has it at valid steps.
     units : tuple of int or None
         Which of the layer's units these are, where not all were kept.
+    changed : mapping of str to Tensor of bool ``(batch, time, unit)``
+        The values that `lstm_explain.intervene` has put there, of the signals that it changed; the equations hold everywhere else.
     """
 
     name: str
@@ -122,6 +124,7 @@ class Trajectory:
     started: Mapping[str, Tensor] = field(default_factory=dict)
     edits: Tensor | None = None
     units: tuple[int, ...] | None = None
+    changed: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         words = KINDS.get(self.kind)
@@ -193,13 +196,15 @@ class Trajectory:
             first_step=self.first_step[rows],
             started=of(self.started),
             edits=None if self.edits is None else self.edits[rows],
+            changed=of(self.changed),
         )
 
     def before(self, state: str) -> Tensor:
         """The state that each step started from: ``(batch, time, unit)``."""
-        return self.started[state] if state in self.started else self._shifted(state)
+        return self.started[state] if state in self.started else self.shifted(state)
 
-    def _shifted(self, state: str) -> Tensor:
+    def shifted(self, state: str) -> Tensor:
+        """The state that each step ended with, one step on: what it started from, where nobody changed a state between steps."""
         after = self.signal(state)
         edge = torch.zeros_like(after[:, :1])
         shifted = torch.cat([after[:, 1:], edge] if self.reverse else [edge, after[:, :-1]], dim=1)
@@ -229,22 +234,28 @@ class Trajectory:
         return worst
 
     def _sides(self, steps: slice) -> Iterator[tuple[Tensor, Tensor]]:
-        """Both sides of each equation that can be checked, over some of the steps."""
+        """Both sides of each equation that can be checked, over some of the steps; what was put there satisfies any."""
+        for name, left, right in self._equations(steps):
+            yield left, torch.where(self.changed[name][:, steps], left, right) if name in self.changed else right
+
+    def _equations(self, steps: slice) -> Iterator[tuple[str, Tensor, Tensor]]:
         if self.kind not in KINDS:
             return
         wide = torch.promote_types(next(iter(self.signals.values())).dtype, torch.float32)
         s = {name: signal[:, steps].to(wide) for name, signal in self.signals.items()}
         for gate in self.gates:
-            yield s[gate], s[gate].clamp(0, 1)
+            yield gate, s[gate], s[gate].clamp(0, 1)
         if not self.complete:
             return
         if "cell_state" in s:
-            yield s["cell_state"], torch.addcmul(s["input_gate"] * s["cell_candidate"], s["forget_gate"], self._before("cell_state", steps))
+            c = torch.addcmul(s["input_gate"] * s["cell_candidate"], s["forget_gate"], self._before("cell_state", steps))
+            yield "cell_state", s["cell_state"], c
             m = torch.tanh(s["cell_state"]).mul_(s["output_gate"])
             W_r = self.weights.get("weight_hr")
-            yield s["hidden_state"], m if W_r is None else m @ W_r.to(m).T
+            yield "hidden_state", s["hidden_state"], m if W_r is None else m @ W_r.to(m).T
         elif self.kind == "gru":
-            yield s["hidden_state"], torch.lerp(s["candidate"], self._before("hidden_state", steps), s["update_gate"])
+            h = torch.lerp(s["candidate"], self._before("hidden_state", steps), s["update_gate"])
+            yield "hidden_state", s["hidden_state"], h
 
     def _before(self, state: str, steps: slice) -> Tensor:
         """`before` over some of the steps, without the whole of it."""
@@ -265,7 +276,8 @@ class Trajectory:
 
     def __repr__(self) -> str:
         batch, time, units = next(iter(self.signals.values())).shape
-        return f"<Trajectory {self.name!r}: {self.kind}, batch {batch}, time {time}, {units} units, padding {self.padding}>"
+        changed = f", edited: {', '.join(self.changed)}" if self.changed else ""
+        return f"<Trajectory {self.name!r}: {self.kind}, batch {batch}, time {time}, {units} units, padding {self.padding}{changed}>"
 
 
 def _residual(left: Tensor, right: Tensor, valid: Tensor | None) -> float:
@@ -288,14 +300,15 @@ def along_time(parts: Sequence[Trajectory], edited: Sequence[Tensor | None]) -> 
         return first
     signals = {name: torch.cat([part.signals[name] for part in parts], dim=1) for name in first.signals}
     valid = torch.cat([part.valid for part in parts], dim=1)
-    joined = replace(first, signals=signals, valid=valid, padding=_padding_of(parts, valid), started={})
-    if all(which is None for which in edited):
+    changed = {name: torch.cat([_changed(part, name) for part in parts], dim=1) for name in _all_changed(parts)}
+    joined = replace(first, signals=signals, valid=valid, padding=_padding_of(parts, valid), started={}, changed=changed)
+    if all(which is None for which in edited) and not any(part.started for part in parts):
         return joined
-    edits = torch.zeros_like(valid)
+    edits = torch.cat([part.edited() for part in parts], dim=1)
     at = 0
     for part, which in zip(parts, edited, strict=True):
         if which is not None:
-            edits[:, at] = which.to(edits.device)
+            edits[:, at] |= which.to(edits.device)
         at += part.valid.shape[1]
     carried = [state for state in first.initial if state in signals]
     started = {state: torch.cat([part.before(state) for part in parts], dim=1) for state in carried}
@@ -324,7 +337,16 @@ def along_batch(parts: Sequence[Trajectory]) -> Trajectory:
         first_step=torch.cat([part.first_step for part in parts]),
         started={state: stack([part.before(state) for part in parts]) for state in first.initial if state in edited},
         edits=None if all(part.edits is None for part in parts) else stack([part.edited() for part in parts]),
+        changed={name: stack([_changed(part, name) for part in parts]) for name in _all_changed(parts)},
     )
+
+
+def _all_changed(parts: Sequence[Trajectory]) -> list[str]:
+    return list(dict.fromkeys(name for part in parts for name in part.changed))
+
+
+def _changed(part: Trajectory, name: str) -> Tensor:
+    return part.changed[name] if name in part.changed else torch.zeros_like(part.signals[name], dtype=torch.bool)
 
 
 def _padding_of(parts: Sequence[Trajectory], valid: Tensor) -> Padding:

@@ -46,6 +46,10 @@ class OpenedLayer(NamedTuple):
     """What rounding may add up to, when each step rounds as that dtype does; None where nothing adds up."""
     nodes: Sequence[Mapping[str, Tensor]] = ()
     """Where in autograd's graph the signals are: by name, for each step in the order of time; empty unless asked for."""
+    started: Mapping[str, Tensor] = {}
+    """The states that each step started from, ``(rows, unit)``, where the recurrence went on with others than left the layer."""
+    changed: Mapping[str, Tensor] = {}
+    """As in `Trajectory`: ``(batch, time, unit)``, in the order of the input."""
 
 
 class Opened(NamedTuple):

@@ -46,9 +46,10 @@ class Keep(NamedTuple):
         # A projection has other units than the cell, and is kept whole.
         projected = "weight_hr" in one.weights
 
-        def cut(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        def cut(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = self.dtype) -> dict[str, Tensor]:
+            whole = self.units is None
             return {
-                name: self._moved(tensor if self.units is None or (projected and name == "hidden_state") else tensor[..., list(self.units)])
+                name: self._moved(tensor if whole or (projected and name == "hidden_state") else tensor[..., list(self.units or ())], dtype)
                 for name, tensor in tensors.items()
             }
 
@@ -60,14 +61,16 @@ class Keep(NamedTuple):
             signals=cut(signals),
             initial=cut(one.initial),
             started=cut(one.started),
-            weights={name: self._moved(weight) for name, weight in one.weights.items()},
+            changed={name: marks for name, marks in cut(one.changed, None).items() if name in signals},
+            weights={name: self._moved(weight, self.dtype) for name, weight in one.weights.items()},
             valid=one.valid.to(self.device or one.valid.device),
             first_step=one.first_step.to(self.device or one.first_step.device),
+            edits=None if one.edits is None else one.edits.to(self.device or one.edits.device),
             units=self.units,
         )
 
-    def _moved(self, tensor: Tensor) -> Tensor:
-        return tensor.to(device=self.device or tensor.device, dtype=self.dtype or tensor.dtype)
+    def _moved(self, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+        return tensor.to(device=self.device or tensor.device, dtype=dtype or tensor.dtype)
 
     def __str__(self) -> str:
         parts = [", ".join(self.signals)] if self.signals else []
@@ -133,6 +136,7 @@ class Recorder:
         # What a signal is called doesn't change from call to call.
         named = [one for one in trajectories if not self._joining.knows(one.name)]
         check = certify(path, self._recording.modules[path], opened, named)
+        check = check._replace(edited=", ".join(f"{one.name} {signal}" for one in trajectories for signal in one.changed))
         # What a packed batch of unequal lengths ended with isn't all at one step, so nothing goes on from there in time.
         carries = opened.carries and (bool(valid.all()) or not opened.layers[0].suffix)
         calls: dict[str, Call] = {}
@@ -229,7 +233,7 @@ def _trajectory(key: str, opened: Opened, layer: OpenedLayer, valid: Tensor, pad
         first_step = layout.lengths().to(valid.device) - 1
     else:
         first_step = torch.zeros(layout.batch, dtype=torch.long, device=valid.device)
-    return Trajectory(
+    one = Trajectory(
         name=key,
         kind=opened.kind,
         signals={name: layout.batch_time(rows) for name, rows in layer.signals.items()},
@@ -240,4 +244,9 @@ def _trajectory(key: str, opened: Opened, layer: OpenedLayer, valid: Tensor, pad
         reverse=layer.reverse,
         form=opened.form,
         weights=layer.weights,
+        started={name: layout.batch_time(rows) for name, rows in layer.started.items()},
+        changed=layer.changed,
     )
+    if not one.started:
+        return one
+    return replace(one, edits=torch.stack([(one.started[state] != one.shifted(state)).any(2) for state in one.started]).any(0))

@@ -21,9 +21,9 @@ def on_graph(opener: Opener) -> Opener:
     def opened_on_graph(module: Any, original: Forward, *args: Any, **kwargs: Any) -> tuple[Any, Opened]:
         if not torch.is_grad_enabled():
             return opener(module, original, *args, **kwargs)
-        not_checkpointed()
+        not_checkpointed("grad=True")
         input, hx = input_and_state(original, args, kwargs)
-        in_one_dtype(rows_of(input))
+        in_one_dtype(rows_of(input), "grad=True")
         state = torch.get_rng_state() if draws(module) else None
         returned, opened = opener(module, original, *args, **kwargs)
         with random_state(state):

@@ -13,6 +13,7 @@ from lstm_explain.display import number
 from lstm_explain.errors import CertificateError, InputError, RecordingError
 from lstm_explain.nn.layout import Layout
 from lstm_explain.recording.certificate import certify
+from lstm_explain.recording.edits import Editor
 from lstm_explain.recording.joining import Before, Joining
 from lstm_explain.recording.opened import Opened, OpenedLayer, wide
 from lstm_explain.recording.recording import Call, Nodes, Recording
@@ -90,6 +91,7 @@ class Recorder:
 
     def __init__(self, recording: Recording, keep: Keep, into: Sequence[Any], max_bytes: int | None, graph: bool) -> None:
         self.thread, self.graph = get_ident(), graph
+        self.editor: Editor | None = None
         self._recording, self._keep, self._into, self._max_bytes = recording, keep, into, max_bytes
         self._bytes, self._joining = 0, Joining()
         self.tried = False

@@ -108,6 +108,8 @@ def by_equations(
         return Walked(signals, last, None, {}, steps)
     started = {name: replay.before(signals[name], state, sizes, reverse) for name, state in states.items()}
     if len(rows := slot.touched()):
+        if len(sizes) == 1:  # the equations that a user has registered take all sequences of a call
+            rows = torch.arange(len(z_x), device=rows.device)
         changed = step(z_x[rows], [state[rows] for state in started.values()], slot.among(rows))
         signals = {name: signal.index_copy(0, rows, changed[name]) for name, signal in signals.items()}
     left = {name: replay.last(signals[name], state, sizes, reverse) for name, state in states.items()}

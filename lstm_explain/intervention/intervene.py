@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lstm_explain.errors import InputError, RecordingError
 from lstm_explain.intervention.places import Steps, Units
 from lstm_explain.intervention.values import Add, Clamp, Edit, Mean, Patch, Place, Resample, clamp
-from lstm_explain.recording.edits import Begun, Site
+from lstm_explain.recording.edits import Begun, Editor, Site
 from lstm_explain.recording.joining import Before, Joining, differs
 from lstm_explain.recording.opened import Opened, wide
 from lstm_explain.recording.recording import Recording
@@ -31,7 +31,8 @@ class _Intervener:
     def __init__(
         self, key: str, path: str, suffix: str, edits: Mapping[str, Edit], units: Units, steps: Steps, lengths: Any, feedback: bool
     ) -> None:
-        self.thread, self.editor = get_ident(), self
+        self.thread = get_ident()
+        self.editor: Editor | None = self
         self._key, self.path, self.suffix = key, path, suffix
         self._edits, self._units, self._steps, self._lengths, self._feedback = edits, units, steps, lengths, feedback
         self._joining = Joining()
@@ -71,7 +72,7 @@ class _Intervener:
             if signal not in site.widths:
                 can = " or ".join(site.widths) or "nothing"
                 raise InputError(
-                    f"needed {can} of {self._key}, a registered {site.kind} whose equations run whole, so that no more can be changed, got {signal}"
+                    f"needed {can} of {self._key}, got {signal}: the equations registered for {site.kind} run whole, and no more can be changed"
                 )
             width = site.widths[signal]
             self._units.fit(self._key, signal, width)
@@ -204,22 +205,18 @@ def intervene(
     if layer not in known:
         raise InputError(f"needed layer as one of {', '.join(known)}, got {layer!r}{_nearest(layer, list(known))}")
     if not isinstance(feedback, bool):
-        raise InputError(
-            f"needed feedback=True (later steps see the change) or feedback=False (only what leaves the layer), got {feedback!r}"
-        )
+        raise InputError(f"needed feedback=True (later steps see the change) or False (only what leaves the layer), got {feedback!r}")
     path, suffix, module = known[layer]
     words = words_of(module)
     if not signals:
-        raise InputError(
-            f"needed at least one of {', '.join(words or ('hidden_state',))} of {layer}, like {(words or ('',))[-1]}=0.0, got none"
-        )
+        raise InputError(f"needed at least one of {', '.join(words or ('hidden_state',))} of {layer}, like hidden_state=0.0, got none")
     if unknown := [name for name in signals if words is not None and name not in words]:
         raise InputError(f"needed signals of {', '.join(words or ())} of {layer}, got {unknown[0]!r}{_nearest(unknown[0], words or ())}")
     edits = {name: _edit_of(name, value) for name, value in signals.items()}
     chosen = Units.of(units)
     for name in signals if words is not None else ():
-        size = getattr(module, "hidden_size", None)
-        chosen.fit(layer, name, (getattr(module, "proj_size", 0) or size) if name == "hidden_state" else size)
+        projected, hidden = getattr(module, "proj_size", 0), getattr(module, "hidden_size", 0)
+        chosen.fit(layer, name, projected if projected and name == "hidden_state" else hidden)
     intervener = _Intervener(layer, path, suffix, edits, chosen, Steps.of(steps), lengths, feedback)
     with watched(model, {path: module}, intervener):
         yield

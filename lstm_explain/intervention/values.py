@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -140,16 +141,14 @@ class Patch:
             raise InputError(f"needed a recording of {needed} to patch {place.key}, got {steps}")
         valid = one.valid.to(place.like.device)[rows]
         if place.lengths is not None and one.padding != "unknown" and not torch.equal(lengths := valid.sum(1), place.lengths):
-            raise InputError(
-                f"needed a recording of sequences of {place.lengths.tolist()} steps to patch {place.key}, got {lengths.tolist()}"
-            )
+            needed = f"sequences of {place.lengths.tolist()} steps"
+            raise InputError(f"needed a recording of {needed} to patch {place.key}, got {lengths.tolist()}: give lengths=")
         beyond = place.where.any(2) & ~valid[:, place.steps]
         if bool(beyond.any()):
             row, step = (int(index) for index in beyond.nonzero()[0])
-            raise InputError(
-                f"needed a recording of step {place.first + step} of sequence {row} to patch {place.key}, got {int(valid[row].sum())} steps: "
-                "give lengths= as the recording has them"
-            )
+            needed = f"step {place.first + step} of sequence {row}"
+            got = f"{int(valid[row].sum())} steps: give lengths= as the recording has them"
+            raise InputError(f"needed a recording of {needed} to patch {place.key}, got {got}")
         return place.change(whole, source=(rows[:, None], place.steps[None]))
 
 
@@ -163,9 +162,7 @@ def _spread(value: Tensor, place: Place) -> Tensor:
     if place.cell and value.shape[1] >= place.first + place.time:  # a cell's call is one step of many
         value = value[:, place.first : place.first + place.time] if value.shape[1] > 1 else value
     elif place.first and value.shape[1] > 1:
-        raise InputError(
-            f"needed a value for all steps of {place.key}, which goes on where its last call ended, got {value.shape[1]} steps"
-        )
+        raise InputError(f"needed a value for all steps of {place.key}, which goes on from its last call, got {value.shape[1]} steps")
     if any(have not in (1, need) for have, need in zip(value.shape, shape, strict=True)):
         needed = f"a number, or a tensor that fits (batch, time, unit) = {shape}"
         raise InputError(f"needed for {place.signal} of {place.key} {needed}, got {tuple(value.shape)}")
@@ -202,7 +199,7 @@ def _numbers(value: float | Tensor, what: str) -> Tensor:
     if isinstance(value, Recording):
         raise InputError(f"needed {what} as a number or a tensor, got a recording: use lx.patch, lx.resample or lx.mean")
     try:
-        numbers = torch.as_tensor(value)
+        numbers = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"needed {what} as a number or a tensor, got {type(value).__name__}") from None
     if numbers.dtype == torch.bool or numbers.is_complex() or numbers.dim() > 3:
@@ -210,7 +207,7 @@ def _numbers(value: float | Tensor, what: str) -> Tensor:
         raise InputError(f"needed {what} as a number, or a tensor (unit,), (batch, unit) or (batch, time, unit), got {got}")
     if not bool(numbers.isfinite().all()):
         raise InputError(f"needed {what} as finite numbers, got {float(numbers[~numbers.isfinite()][0])}")
-    return numbers if isinstance(value, Tensor) else numbers.to(torch.float64)
+    return numbers
 
 
 def _recording(recording: Recording) -> Recording:
@@ -225,8 +222,8 @@ def clamp(value: float | Tensor) -> Clamp:
     Parameters
     ----------
     value : float or Tensor
-        A number, or a tensor ``(unit,)``, ``(batch, unit)`` or ``(batch, time, unit)``, where ``unit`` counts the units that are changed, in
-        the order in which they are named. It may require a gradient.
+        A number, or a tensor ``(unit,)``, ``(batch, unit)`` or ``(batch, time, unit)``, where ``unit`` counts the units that are changed,
+        in the order in which they are named. It may require a gradient.
 
     Raises
     ------

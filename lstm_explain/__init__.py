@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from lstm_explain.errors import OutputError as OutputError
     from lstm_explain.errors import RecordingError as RecordingError
     from lstm_explain.errors import WeightsError as WeightsError
+    from lstm_explain.intervention.intervene import intervene as intervene
+    from lstm_explain.intervention.values import add as add
+    from lstm_explain.intervention.values import clamp as clamp
+    from lstm_explain.intervention.values import mean as mean
+    from lstm_explain.intervention.values import patch as patch
+    from lstm_explain.intervention.values import resample as resample
     from lstm_explain.nn.kernels.native import backend as backend
     from lstm_explain.nn.lstm import PeepholeLSTM as PeepholeLSTM
     from lstm_explain.nn.lstm import PeepholeLSTMCell as PeepholeLSTMCell
@@ -52,6 +58,8 @@ _HOMES = {
     "analyses.timescale": ("Timescale", "timescale"),
     "analyses.unit_text": ("unit_text",),
     "errors": ("CertificateError", "InputError", "LstmExplainError", "OutputError", "RecordingError", "WeightsError"),
+    "intervention.intervene": ("intervene",),
+    "intervention.values": ("add", "clamp", "mean", "patch", "resample"),
     "nn.kernels.native": ("backend",),
     "nn.lstm": ("PeepholeLSTM", "PeepholeLSTMCell"),
     "plots": ("plot",),

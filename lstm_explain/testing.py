@@ -18,9 +18,9 @@ from lstm_explain.display import table
 from lstm_explain.errors import CertificateError, InputError, LstmExplainError, RecordingError, first_line
 from lstm_explain.nn.lstm import PeepholeLSTMCell
 from lstm_explain.recording.cells import REGISTERED
-from lstm_explain.recording.layers import random_state
 from lstm_explain.recording.recording import Recording
 from lstm_explain.recording.runner import record
+from lstm_explain.recording.stack import random_state
 
 OnFail = Literal["raise", "warn", "return"]
 

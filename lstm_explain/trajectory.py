@@ -110,6 +110,8 @@ class Trajectory:
         Where the model edited a state between steps, kept or not; None where it edited none. `edited` has it at valid steps.
     units : tuple of int or None
         Which of the layer's units these are, where not all were kept.
+    changed : mapping of str to Tensor of bool ``(batch, time, unit)``
+        The values that `lstm_explain.intervene` has put there, of the signals that it changed; the equations hold everywhere else.
     """
 
     name: str
@@ -125,6 +127,7 @@ class Trajectory:
     started: Mapping[str, Tensor] = field(default_factory=dict)
     edits: Tensor | None = None
     units: tuple[int, ...] | None = None
+    changed: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         words = KINDS.get(self.kind)
@@ -196,13 +199,15 @@ class Trajectory:
             first_step=self.first_step[rows],
             started=of(self.started),
             edits=None if self.edits is None else self.edits[rows],
+            changed=of(self.changed),
         )
 
     def before(self, state: str) -> Tensor:
         """The state that each step started from: ``(batch, time, unit)``."""
-        return self.started[state] if state in self.started else self._shifted(state)
+        return self.started[state] if state in self.started else self.shifted(state)
 
-    def _shifted(self, state: str) -> Tensor:
+    def shifted(self, state: str) -> Tensor:
+        """The state that each step ended with, one step on: what it started from, where nobody changed a state between steps."""
         after = self.signal(state)
         edge = torch.zeros_like(after[:, :1])
         shifted = torch.cat([after[:, 1:], edge] if self.reverse else [edge, after[:, :-1]], dim=1)
@@ -238,8 +243,8 @@ class Trajectory:
         return worst
 
     def _compiled(self, steps: int) -> native.Found | None:
-        """What the compiled kernels say of the first steps, where they can: of a whole LSTM whose states nobody has edited."""
-        if "cell_state" not in self.initial or self.started or "weight_hr" in self.weights or not self.complete:
+        """What the compiled kernels say of the first steps, where they can: of a whole LSTM in which nobody has changed anything."""
+        if "cell_state" not in self.initial or self.started or self.changed or "weight_hr" in self.weights or not self.complete:
             return None
         signals, initial = Step(**self.signals), self.initial["cell_state"]
         if not native.serves(initial, *signals) or not (self.first_step.is_cpu and self.valid.is_cpu and initial.is_contiguous()):
@@ -249,20 +254,27 @@ class Trajectory:
         return native.lstm_named(signals, initial, self.valid, self.first_step, steps, self.reverse)
 
     def _sides(self, steps: slice) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Both sides of each equation that can be checked, over some of the steps."""
+        """Both sides of each equation that can be checked, over some of the steps; what was put there satisfies any."""
+        for name, left, right in self._equations(steps):
+            if name in self.changed:
+                right = np.where(self.changed[name][:, steps].cpu().numpy(), left, right)
+            yield left, right
+
+    def _equations(self, steps: slice) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
         s = {name: _array(signal[:, steps]) for name, signal in self.signals.items()}
         for gate in self.gates:
-            yield s[gate], s[gate].clip(0, 1)
+            yield gate, s[gate], s[gate].clip(0, 1)
         if not self.complete:
             return
         if "cell_state" in s:
-            yield s["cell_state"], s["forget_gate"] * self._before("cell_state", steps) + s["input_gate"] * s["cell_candidate"]
+            c = s["forget_gate"] * self._before("cell_state", steps) + s["input_gate"] * s["cell_candidate"]
+            yield "cell_state", s["cell_state"], c
             m = s["output_gate"] * np.tanh(s["cell_state"])
             W_r = self.weights.get("weight_hr")
-            yield s["hidden_state"], m if W_r is None else m @ _array(W_r).T
+            yield "hidden_state", s["hidden_state"], m if W_r is None else m @ _array(W_r).T
         elif self.kind == "gru":
             z = s["update_gate"]
-            yield s["hidden_state"], (1 - z) * s["candidate"] + z * self._before("hidden_state", steps)
+            yield "hidden_state", s["hidden_state"], (1 - z) * s["candidate"] + z * self._before("hidden_state", steps)
 
     def _before(self, state: str, steps: slice) -> NDArray[Any]:
         """`before` over some of the steps, without the whole of it."""
@@ -283,7 +295,8 @@ class Trajectory:
 
     def __repr__(self) -> str:
         batch, time, units = next(iter(self.signals.values())).shape
-        return f"<Trajectory {self.name!r}: {self.kind}, batch {batch}, time {time}, {units} units, padding {self.padding}>"
+        changed = f", edited: {', '.join(self.changed)}" if self.changed else ""
+        return f"<Trajectory {self.name!r}: {self.kind}, batch {batch}, time {time}, {units} units, padding {self.padding}{changed}>"
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
@@ -312,14 +325,15 @@ def along_time(parts: Sequence[Trajectory], edited: Sequence[Tensor | None]) -> 
         return first
     signals = {name: torch.cat([part.signals[name] for part in parts], dim=1) for name in first.signals}
     valid = torch.cat([part.valid for part in parts], dim=1)
-    joined = replace(first, signals=signals, valid=valid, padding=_padding_of(parts, valid), started={})
-    if all(which is None for which in edited):
+    changed = {name: torch.cat([_changed(part, name) for part in parts], dim=1) for name in _all_changed(parts)}
+    joined = replace(first, signals=signals, valid=valid, padding=_padding_of(parts, valid), started={}, changed=changed)
+    if all(which is None for which in edited) and not any(part.started for part in parts):
         return joined
-    edits = torch.zeros_like(valid)
+    edits = torch.cat([part.edited() for part in parts], dim=1)
     at = 0
     for part, which in zip(parts, edited, strict=True):
         if which is not None:
-            edits[:, at] = which.to(edits.device)
+            edits[:, at] |= which.to(edits.device)
         at += part.valid.shape[1]
     carried = [state for state in first.initial if state in signals]
     started = {state: torch.cat([part.before(state) for part in parts], dim=1) for state in carried}
@@ -348,7 +362,16 @@ def along_batch(parts: Sequence[Trajectory]) -> Trajectory:
         first_step=torch.cat([part.first_step for part in parts]),
         started={state: stack([part.before(state) for part in parts]) for state in first.initial if state in edited},
         edits=None if all(part.edits is None for part in parts) else stack([part.edited() for part in parts]),
+        changed={name: stack([_changed(part, name) for part in parts]) for name in _all_changed(parts)},
     )
+
+
+def _all_changed(parts: Sequence[Trajectory]) -> list[str]:
+    return list(dict.fromkeys(name for part in parts for name in part.changed))
+
+
+def _changed(part: Trajectory, name: str) -> Tensor:
+    return part.changed[name] if name in part.changed else torch.zeros_like(part.signals[name], dtype=torch.bool)
 
 
 def _padding_of(parts: Sequence[Trajectory], valid: Tensor) -> Padding:

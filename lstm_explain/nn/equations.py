@@ -26,7 +26,7 @@ RNN (Elman 1990)::
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -111,6 +111,26 @@ def _sees(weight_ch: Tensor | None, form: Form) -> Callable[[str, Tensor], Tenso
     return seen
 
 
+Kept = TypeVar("Kept")
+
+Edit = Callable[[str, Tensor], Tensor]
+"""What is done to a signal between its being computed and its being used: ``edit(name, signal)`` gives what is used."""
+
+
+Stepper = Callable[[Tensor, Sequence[Tensor], Edit], dict[str, Tensor]]
+"""``step(z_x, states, edit)`` with what `read` gives, the states before the step and the slot: every signal by name."""
+
+
+def unedited(name: str, signal: Tensor) -> Tensor:
+    """A signal as it was computed."""
+    return signal
+
+
+def read(x: Tensor, weights: Weights) -> Tensor:
+    """What an input gives to the gates, of any number of steps at once: ``(rows, input)`` to ``(rows, k*hidden)``."""
+    return linear(x, weights.weight_ih, weights.bias_ih)
+
+
 def step(x: Tensor, h: Tensor, c: Tensor, weights: Weights, form: Form) -> Step:
     """One step of one layer.
 
@@ -122,63 +142,80 @@ def step(x: Tensor, h: Tensor, c: Tensor, weights: Weights, form: Form) -> Step:
     c : Tensor ``(batch, hidden)``
         The cell state before the step.
     """
-    W_x, W_h, b_x, b_h, W_c, W_r = weights
-    W_c_on = _sees(W_c, form)
-    z_i, z_f, z_g, z_o = (linear(x, W_x, b_x) + linear(h, W_h, b_h)).chunk(4, dim=-1)
+    return _step(read(x, weights), h, c, weights, form, unedited)
 
-    i = torch.sigmoid(z_i + W_c_on("i", c))
-    f = torch.sigmoid(z_f + W_c_on("f", c))
-    g = torch.tanh(z_g + W_c_on("g", c))
-    c_new = f * c + i * g
-    o = torch.sigmoid(z_o + W_c_on("o", c if form.wiring == "previous" else c_new))
+
+def _step(z_x: Tensor, h: Tensor, c: Tensor, weights: Weights, form: Form, edit: Edit) -> Step:
+    """`step` of what `read` gives, with a slot for edits."""
+    _, W_h, _, b_h, W_c, W_r = weights
+    W_c_on = _sees(W_c, form)
+    z_i, z_f, z_g, z_o = (z_x + linear(h, W_h, b_h)).chunk(4, dim=-1)
+
+    i = edit("input_gate", torch.sigmoid(z_i + W_c_on("i", c)))
+    f = edit("forget_gate", torch.sigmoid(z_f + W_c_on("f", c)))
+    g = edit("cell_candidate", torch.tanh(z_g + W_c_on("g", c)))
+    c_new = edit("cell_state", f * c + i * g)
+    o = edit("output_gate", torch.sigmoid(z_o + W_c_on("o", c if form.wiring == "previous" else c_new)))
     m = o * torch.tanh(c_new)
-    h_new = m if W_r is None else linear(m, W_r)
+    h_new = edit("hidden_state", m if W_r is None else linear(m, W_r))
     return Step(i, f, g, o, c_new, h_new)
 
 
 def gru_step(x: Tensor, h: Tensor, weights: Weights) -> GRUStep:
     """One step of a GRU; ``x (batch, input)``, ``h (batch, hidden)`` before the step."""
-    W_x, W_h, b_x, b_h, _, _ = weights
-    x_r, x_z, x_n = linear(x, W_x, b_x).chunk(3, dim=-1)
+    return _gru_step(read(x, weights), h, weights, unedited)
+
+
+def _gru_step(z_x: Tensor, h: Tensor, weights: Weights, edit: Edit) -> GRUStep:
+    _, W_h, _, b_h, _, _ = weights
+    x_r, x_z, x_n = z_x.chunk(3, dim=-1)
     h_r, h_z, h_n = linear(h, W_h, b_h).chunk(3, dim=-1)
 
-    r = torch.sigmoid(x_r + h_r)
-    z = torch.sigmoid(x_z + h_z)
-    n = torch.tanh(x_n + r * h_n)
-    return GRUStep(r, z, n, (1 - z) * n + z * h)
+    r = edit("reset_gate", torch.sigmoid(x_r + h_r))
+    z = edit("update_gate", torch.sigmoid(x_z + h_z))
+    n = edit("candidate", torch.tanh(x_n + r * h_n))
+    return GRUStep(r, z, n, edit("hidden_state", (1 - z) * n + z * h))
 
 
 def rnn_step(x: Tensor, h: Tensor, weights: Weights, nonlinearity: Nonlinearity) -> RNNStep:
     """One step of a plain RNN; ``x (batch, input)``, ``h (batch, hidden)`` before the step."""
-    W_x, W_h, b_x, b_h, _, _ = weights
-    a = linear(x, W_x, b_x) + linear(h, W_h, b_h)
-    return RNNStep(torch.tanh(a) if nonlinearity == "tanh" else torch.relu(a))
+    return _rnn_step(read(x, weights), h, weights, nonlinearity, unedited)
 
 
-def stepper(kind: str, form: Form | None) -> Callable[..., Any]:
-    """A kind's step as ``step(x, *states, weights)``: ``"gru"``, ``"rnn_tanh"``, ``"rnn_relu"``, or an LSTM of a form."""
+def _rnn_step(z_x: Tensor, h: Tensor, weights: Weights, nonlinearity: Nonlinearity, edit: Edit) -> RNNStep:
+    _, W_h, _, b_h, _, _ = weights
+    a = z_x + linear(h, W_h, b_h)
+    return RNNStep(edit("hidden_state", torch.tanh(a) if nonlinearity == "tanh" else torch.relu(a)))
+
+
+def stepper(kind: str, form: Form | None, weights: Weights) -> Stepper:
+    """A kind's step: ``"gru"``, ``"rnn_tanh"``, ``"rnn_relu"``, or an LSTM of a form."""
     if form is not None:
-        return lambda x, h, c, weights: step(x, h, c, weights, form)
+        return lambda z_x, states, edit: _step(z_x, states[0], states[1], weights, form, edit)._asdict()
     if kind == "gru":
-        return gru_step
+        return lambda z_x, states, edit: _gru_step(z_x, states[0], weights, edit)._asdict()
     nonlinearity: Nonlinearity = "tanh" if kind == "rnn_tanh" else "relu"
-    return lambda x, h, weights: rnn_step(x, h, weights, nonlinearity)
+    return lambda z_x, states, edit: _rnn_step(z_x, states[0], weights, nonlinearity, edit)._asdict()
 
 
 def walk(
-    x: Tensor, states: Mapping[str, Tensor], step: Callable[..., Any], sizes: Sequence[int], reverse: bool
-) -> tuple[list[Any], dict[str, Tensor]]:
+    x: Tensor,
+    states: Mapping[str, Tensor],
+    step: Callable[[int, Tensor, Sequence[Tensor]], tuple[Mapping[str, Tensor], Kept]],
+    sizes: Sequence[int],
+    reverse: bool,
+) -> tuple[list[Kept], dict[str, Tensor]]:
     """A whole sequence, step by step: the readable path, differentiable any number of times.
 
     Parameters
     ----------
-    x : Tensor ``(rows, input)``
+    x : Tensor ``(rows, any)``
         The steps one after the other, as in `torch.nn.utils.rnn.PackedSequence`: ``sizes[t]`` rows for step t, the longest
         sequence first.
     states : mapping of str to Tensor ``(batch, unit)``
         The states before the first step, by name, in the order in which `step` takes them.
     step : callable
-        ``step(x_t, *states)``, one of this file's steps with its weights filled in.
+        ``step(t, x_t, states)`` gives what the step computed, the new states by their names among it, and what is kept of it.
     sizes : sequence of int
         How many sequences reach each step.
     reverse : bool
@@ -186,15 +223,16 @@ def walk(
 
     Returns
     -------
-    What each step computed, in the order of `x`, and the last states.
+    What is kept of each step, in the order of `x`, and the last states.
     """
     inputs = x.split(list(sizes))
     now = dict(states)
     steps: list[Any] = [None] * len(sizes)
     for t in reversed(range(len(sizes))) if reverse else range(len(sizes)):
         n = sizes[t]
-        steps[t] = step(inputs[t], *(state[:n] for state in now.values()))
-        now = {name: torch.cat([getattr(steps[t], name), state[n:]]) for name, state in now.items()}
+        computed, steps[t] = step(t, inputs[t], [state[:n] for state in now.values()])
+        after = {name: computed[name] for name in now}
+        now = {name: state if n == len(now[name]) else torch.cat([state, now[name][n:]]) for name, state in after.items()}
     return steps, now
 
 
@@ -207,6 +245,11 @@ def unroll(
     -------
     hidden states ``(rows, state)`` in the order of `x`, last h ``(batch, state)``, last c ``(batch, hidden)``.
     """
-    states = {"hidden_state": h0, "cell_state": c0}
-    steps, last = walk(x, states, lambda x, h, c: step(x, h, c, weights, form), sizes, reverse)
-    return torch.cat([now.hidden_state for now in steps]), last["hidden_state"], last["cell_state"]
+    by = stepper("peephole_lstm", form, weights)
+
+    def step(t: int, z_x: Tensor, states: Sequence[Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        now = by(z_x, states, unedited)
+        return now, now["hidden_state"]
+
+    hidden, last = walk(read(x, weights), {"hidden_state": h0, "cell_state": c0}, step, sizes, reverse)
+    return torch.cat(hidden), last["hidden_state"], last["cell_state"]

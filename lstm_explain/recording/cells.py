@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lstm_explain.errors import InputError, RecordingError, as_input_error
-from lstm_explain.nn.equations import Form, Weights, stepper
+from lstm_explain.nn.equations import Form, Weights, read, stepper, unedited
 from lstm_explain.nn.layout import Layout
 from lstm_explain.nn.lstm import PeepholeLSTMCell
 from lstm_explain.recording.difference import wide
@@ -120,9 +120,11 @@ class Told(NamedTuple):
     """``equations(x, *states)``, with the weights filled in."""
     weights: Mapping[str, Tensor]
     given: bool
+    own: Weights | None = None
+    """The cell's own weights, None of a registered one."""
 
 
-def _call(module: Any, original: Forward, *args: Any, **kwargs: Any) -> Told:
+def call_cell(module: Any, original: Forward, *args: Any, **kwargs: Any) -> Told:
     """One call of `torch.nn.LSTMCell`, `GRUCell`, `RNNCell` or `PeepholeLSTMCell`."""
     returned = original(*args, **kwargs)
     input, hx = input_and_state(original, args, kwargs)
@@ -145,30 +147,29 @@ def _call(module: Any, original: Forward, *args: Any, **kwargs: Any) -> Told:
         kind, form = "lstm", Form(None)
     else:
         kind = "gru" if isinstance(module, nn.GRUCell) else f"rnn_{module.nonlinearity}"
-    by = stepper(kind, form)
 
     def equations(x: Tensor, *states: Tensor) -> Mapping[str, Tensor]:
-        computed: Mapping[str, Tensor] = by(x, *states, of(x.dtype))._asdict()
-        return computed
+        own = of(x.dtype)
+        return stepper(kind, form, own)(read(x, own), states, unedited)
 
     before, states = (dict(zip(names, which, strict=True)) for which in (given, after))
-    return Told(kind, form, returned, input, before, states, equations, kept_weights(weights), hx is not None)
+    return Told(kind, form, returned, input, before, states, equations, kept_weights(weights), hx is not None, weights)
 
 
-def _call_registered(module: nn.Module, original: Forward, *args: Any, **kwargs: Any) -> Told:
+def call_registered(module: nn.Module, original: Forward, *args: Any, **kwargs: Any) -> Told:
     """One call of a cell that a user has registered."""
     returned = original(*args, **kwargs)
     kind, (equations, names, pick) = next((kind.__name__, REGISTERED[kind]) for kind in type(module).__mro__ if kind in REGISTERED)
     if pick is not None:
         with as_input_error(f"what was registered for {kind} to pick its states out of what it returns"):
-            after = _tensors(pick(returned))
+            after = tensors_in(pick(returned))
     else:
-        after = _tensors(returned[1] if _with_output(returned) else returned)
+        after = tensors_in(returned[1] if _with_output(returned) else returned)
     after = after[: len(names)] if names else after
     names = names or ("hidden_state", "cell_state")[: len(after)]
     if len(after) != len(names) or not after:
         raise mismatch(module, f"its state, {' and '.join(names) or 'one tensor or two'},", returned)
-    x, *given = _tensors(tuple(signature(original).bind(*args, **kwargs).arguments.values()))
+    x, *given = tensors_in(tuple(signature(original).bind(*args, **kwargs).arguments.values()))
     if x.dim() > 2:
         got = f"an input of shape {tuple(x.shape)}"
         raise RecordingError(f"needed one step of {kind}, (batch, feature), got {got}: what is registered takes one step at a time")
@@ -187,7 +188,7 @@ def _call_registered(module: nn.Module, original: Forward, *args: Any, **kwargs:
     return Told(kind, None, returned, x, before, states, named, {}, with_state)
 
 
-def _opened(told: Told, *, upcast: bool) -> Opened:
+def opened_cell(told: Told, *, upcast: bool) -> Opened:
     """A call of a cell as one step of one layer; recorded are its own states, and beside them what its equations give."""
     output = next(iter(told.after.values()))
     unbatched = told.x.dim() == 1
@@ -226,46 +227,46 @@ def _opened(told: Told, *, upcast: bool) -> Opened:
 
 def open_cell(module: nn.Module, original: Forward, *args: Any, **kwargs: Any) -> tuple[Any, Opened]:
     """One step of a cell of PyTorch's or ours."""
-    told = _call(module, original, *args, **kwargs)
-    return told.returned, _opened(told, upcast=True)
+    told = call_cell(module, original, *args, **kwargs)
+    return told.returned, opened_cell(told, upcast=True)
 
 
 def open_registered(module: nn.Module, original: Forward, *args: Any, **kwargs: Any) -> tuple[Any, Opened]:
     """One step of a cell that a user has registered; its equations read its own weights, so they run in its own dtype."""
-    told = _call_registered(module, original, *args, **kwargs)
-    return told.returned, _opened(told, upcast=False)
+    told = call_registered(module, original, *args, **kwargs)
+    return told.returned, opened_cell(told, upcast=False)
 
 
 def open_on_graph(module: nn.Module, original: Forward, *args: Any, **kwargs: Any) -> tuple[Any, Opened]:
     """One step of any cell, with its signals on autograd's graph; its caller gets its own values bit for bit."""
     if torch.is_grad_enabled():
-        not_checkpointed()
+        not_checkpointed("grad=True")
     registered = any(isinstance(module, kind) for kind in REGISTERED)
-    told = (_call_registered if registered else _call)(module, original, *args, **kwargs)
-    opened = _opened(told, upcast=not registered)
+    told = (call_registered if registered else call_cell)(module, original, *args, **kwargs)
+    opened = opened_cell(told, upcast=not registered)
     if not torch.is_grad_enabled():
         return told.returned, opened
-    in_one_dtype(told.x)
+    in_one_dtype(told.x, "grad=True")
     computed = told.equations(reached(told.x), *told.before.values())
     layers = [opened.layers[0]._replace(nodes=[computed])]
     ours = {id(state): instead(state, computed[name]) for name, state in told.after.items()}
-    if any(one.requires_grad and id(one) not in ours for one in _tensors(told.returned)):
+    if any(one.requires_grad and id(one) not in ours for one in tensors_in(told.returned)):
         raise RecordingError(
             f"needed a cell that returns its states alone for grad=True, got an output of its own from {told.kind}: gradients can't be "
             "followed from it to the gates, so compute it outside of the cell"
         )
-    return _swapped(told.returned, ours), opened._replace(layers=layers)
+    return swapped(told.returned, ours), opened._replace(layers=layers)
 
 
-def _swapped(value: Any, by: Mapping[int, Tensor]) -> Any:
+def swapped(value: Any, by: Mapping[int, Tensor]) -> Any:
     """The same nested tuples with some tensors replaced."""
     if isinstance(value, Tensor):
         return by.get(id(value), value)
     if isinstance(value, (tuple, list)):
-        parts = [_swapped(part, by) for part in value]
+        parts = [swapped(part, by) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, dict):
-        return {key: _swapped(part, by) for key, part in value.items()}
+        return {key: swapped(part, by) for key, part in value.items()}
     return value
 
 
@@ -283,9 +284,9 @@ def _with_output(returned: Any) -> bool:
     return isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], (tuple, list))
 
 
-def _tensors(value: Any) -> list[Tensor]:
+def tensors_in(value: Any) -> list[Tensor]:
     """The tensors of nested tuples and mappings, in order."""
     if isinstance(value, Tensor):
         return [value]
     value = tuple(value.values()) if isinstance(value, Mapping) else value
-    return [tensor for part in value for tensor in _tensors(part)] if isinstance(value, (tuple, list)) else []
+    return [tensor for part in value for tensor in tensors_in(part)] if isinstance(value, (tuple, list)) else []

@@ -28,7 +28,8 @@ class CallCheck(NamedTuple):
     with forget gates near 1, 0 where that wasn't needed: ``c_n`` may differ by so much more, and in ``equations`` what it may do to
     each hidden state is left out. ``c_n`` is 0 where there is no cell, and stands for all further states of a registered cell.
     ``nonfinite`` counts NaN and infinite values in the call's output; they must stand at the same places in both, and are
-    left out of the differences.
+    left out of the differences. ``edited`` names the signals that `lstm_explain.intervene` changed: there the recorded value is held
+    against the edit's, and everywhere else against the equations.
     """
 
     module: str
@@ -42,6 +43,7 @@ class CallCheck(NamedTuple):
     nonfinite: int
     dtype: str
     rounding: float = 0.0
+    edited: str = ""
 
     @property
     def worst(self) -> float:
@@ -109,9 +111,11 @@ class Certificate:
         name, difference, allowed = worst.nearest
         rounding = f", {worst.rounding:.1e} of it for rounding over many steps" if worst.rounding and name == "c_n" else ""
         kept = f"; kept: {self.kept}" if self.kept else ""
+        changed = ", ".join(dict.fromkeys(one for call in self.calls for one in call.edited.split(", ") if one))
+        edited = f"; edited: {changed}" if changed else ""
         return (
             f"{self.state}: {count} call{'s' if count > 1 else ''} recomputed, largest difference "
-            f"{difference:.1e} (allowed {allowed:.1e}{rounding}, {worst.dtype}){kept}"
+            f"{difference:.1e} (allowed {allowed:.1e}{rounding}, {worst.dtype}){edited}{kept}"
         )
 
     def __repr__(self) -> str:

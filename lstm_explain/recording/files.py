@@ -19,7 +19,7 @@ from lstm_explain.trajectory import Trajectory
 
 _FORMAT = "lstm_explain.recording"
 _VERSION = 1
-_GROUPS = ("signals", "initial", "weights", "started")
+_GROUPS = ("signals", "initial", "weights", "started", "changed")
 
 
 def save(recording: Recording, path: str | Path) -> None:
@@ -117,7 +117,7 @@ def _read(about: dict[str, Any], tensors: dict[str, Tensor], source: Path) -> Re
     coverage = about["coverage"]
     calls = {}
     for at, layer in enumerate(about["layers"]):
-        groups = {group: {key: tensors[f"{at}.{group}.{key}"] for key in layer[group]} for group in (*_GROUPS, "last")}
+        groups = {group: {key: tensors[f"{at}.{group}.{key}"] for key in layer.get(group, ())} for group in (*_GROUPS, "last")}
         one = Trajectory(
             name=layer["name"],
             kind=layer["kind"],
@@ -130,6 +130,7 @@ def _read(about: dict[str, Any], tensors: dict[str, Tensor], source: Path) -> Re
             form=None if layer["form"] is None else Form(*layer["form"]),
             weights=groups["weights"],
             started=groups["started"],
+            changed=groups["changed"],
             edits=tensors[f"{at}.edits"] if layer["edits"] else None,
             units=None if layer["units"] is None else tuple(layer["units"]),
         )

@@ -11,18 +11,19 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import _VF, Tensor, nn
+from torch import Tensor, nn
 
 from lstm_explain.errors import RecordingError
 from lstm_explain.nn.equations import Form, GRUStep, Nonlinearity, RNNStep, Step, Weights, rnn_step
 from lstm_explain.nn.kernels import replay
 from lstm_explain.nn.kernels.native import Found
 from lstm_explain.nn.layers import suffixes, weights_of
-from lstm_explain.nn.layout import lay_out
+from lstm_explain.nn.layout import Layout, lay_out
 from lstm_explain.recording import workspace
 from lstm_explain.recording.difference import Difference, compare, wide
-from lstm_explain.recording.layers import draws, initial_states, kept_weights, parts, random_state, repeatable, stacked
+from lstm_explain.recording.layers import kept_weights, parts, stacked
 from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, Rounded, computes_in, input_and_state, rows_of
+from lstm_explain.recording.stack import by_kernel, by_name, draws, initial_states, random_state, repeatable
 
 _VALUES = 1 << 17
 """How many values of a signal are recomputed at once: bounds memory, changes nothing else."""
@@ -92,57 +93,27 @@ class _Call:
 
         Beside them what the next layer reads of them: some are dropped in training mode.
         """
-        module, layout, x = self.module, self.layout, self.x
+        module, x = self.module, self.x
         found: list[tuple[Tensor, Tensor]] = []
         if module.num_layers == 1:
             return found
-        run = getattr(_VF, self.kind)
         # Nothing goes back through these: what they save is nobody's, and activation checkpointing, which counts, mustn't see it.
         with random_state(self.state), torch.autograd.graph.saved_tensors_hooks(lambda saved: None, lambda packed: packed):
             for layer in range(module.num_layers - 1):
-                here = slice(layer * self.directions, (layer + 1) * self.directions)
-                fields = [weights_of(module, suffix) for suffix in self.names[here]]
-                flat = [w for one in fields for w in (*one[:4], one.weight_hr) if w is not None]
-                states = [state[here].to(x.dtype).contiguous() for state in self.initial]
-                hx = states if self.kind == "lstm" else states[0]
-                options = (module.bias, 1, 0.0, module.training, module.bidirectional)
-                if layout.packed:
-                    x = run(x, torch.tensor(layout.sizes), hx, flat, *options)[0].detach()
-                else:
-                    x = run(x.view(len(layout.sizes), layout.batch, -1), hx, flat, *options, False)[0].detach().flatten(0, 1)
-                hidden = x
+                here = range(layer * self.directions, (layer + 1) * self.directions)
+                states = [by_name([state[at] for state in self.initial]) for at in here]
+                ran = by_kernel(module, self.kind, self.layout, x, states, [weights_of(module, self.names[at]) for at in here], None)
+                hidden = x = ran[0][0].detach() if len(ran) == 1 else torch.cat([one.detach() for one, _, _ in ran], dim=1)
                 if draws(module):
                     x = torch.dropout(x, module.dropout, True)
                 found.append((hidden, x))
         return found
 
     def _replayed(self, suffix: str, at: int, x: Tensor, hidden: Tensor, *, copy: bool) -> tuple[OpenedLayer, tuple[Tensor, ...]]:
-        """One layer and direction from what it read and what came out, and its last states."""
-        sizes, reverse = self.layout.sizes, suffix.endswith("_reverse")
-        x, hidden = wide(self._rounded(x)), wide(hidden)
-        initial = tuple(wide(state[at]) for state in self.initial)
         fields = weights_of(self.module, suffix)
         weights = Weights(*(None if w is None else wide(self._rounded(w)) for w in fields))  # type: ignore[arg-type]
-        h0 = initial[0]
-        last_h = replay.last(hidden, h0, sizes, reverse)
-        states = dict(zip(("hidden_state", "cell_state"), initial, strict=False))
-        if self.kind == "lstm":
-            now, last_c, found = replay.lstm(x, hidden, h0, initial[1], weights, sizes, reverse, copy=copy)
-            rounding = partial(_by_rounding, now, initial[1], weights.weight_hr, sizes, reverse)
-            by = partial(_checked, found, partial(_by_the_cell, now, weights.weight_hr))
-            return OpenedLayer(suffix, reverse, now._asdict(), states, kept_weights(weights), by, rounding), (last_h, last_c)
-        if self.kind == "gru":
-            gated, found = replay.gru(x, hidden, h0, weights, sizes, reverse, copy=copy)
-            by = partial(_checked, found, partial(_by_the_gates, gated, h0, sizes, reverse))
-            return OpenedLayer(suffix, reverse, gated._asdict(), states, checked=by), (last_h,)
-        came = RNNStep(hidden.clone() if copy else hidden)
-        nonlinearity: Nonlinearity = "tanh" if self.kind == "rnn_tanh" else "relu"
-
-        def checked() -> Iterator[Difference]:
-            expected = rnn_step(x, replay.before(hidden, h0, sizes, reverse), weights, nonlinearity)
-            yield compare(came.hidden_state, expected.hidden_state)
-
-        return OpenedLayer(suffix, reverse, came._asdict(), states, checked=checked), (last_h,)
+        initial = tuple(wide(state[at]) for state in self.initial)
+        return replayed_layer(self.kind, suffix, wide(self._rounded(x)), wide(hidden), initial, weights, self.layout, copy=copy)
 
     def _rounded(self, tensor: Tensor) -> Tensor:
         """A tensor in the dtype that the call computed in."""
@@ -176,6 +147,32 @@ class _Call:
                 layers.append(OpenedLayer(suffix, reverse, read.signals._asdict(), states, checked=by))
                 ends.append(replay.last(one.hidden, h0, self.layout.sizes, reverse))
             return self._opened(layers, {"h_n": self.layout.state_out(torch.stack(ends))}, safely=False)
+
+
+def replayed_layer(
+    kind: str, suffix: str, x: Tensor, hidden: Tensor, initial: tuple[Tensor, ...], weights: Weights, layout: Layout, *, copy: bool
+) -> tuple[OpenedLayer, tuple[Tensor, ...]]:
+    """One layer and direction from what it read and what came out, and its last states; `copy` as in `replay.lstm`."""
+    sizes, reverse, h0 = layout.sizes, suffix.endswith("_reverse"), initial[0]
+    last_h = replay.last(hidden, h0, sizes, reverse)
+    states = by_name(initial)
+    if kind == "lstm":
+        now, last_c, found = replay.lstm(x, hidden, h0, initial[1], weights, sizes, reverse, copy=copy)
+        rounding = partial(_by_rounding, now, initial[1], weights.weight_hr, sizes, reverse)
+        by = partial(_checked, found, partial(_by_the_cell, now, weights.weight_hr))
+        return OpenedLayer(suffix, reverse, now._asdict(), states, kept_weights(weights), by, rounding), (last_h, last_c)
+    if kind == "gru":
+        gated, found = replay.gru(x, hidden, h0, weights, sizes, reverse, copy=copy)
+        by = partial(_checked, found, partial(_by_the_gates, gated, h0, sizes, reverse))
+        return OpenedLayer(suffix, reverse, gated._asdict(), states, checked=by), (last_h,)
+    came = RNNStep(hidden.clone() if copy else hidden)
+    nonlinearity: Nonlinearity = "tanh" if kind == "rnn_tanh" else "relu"
+
+    def checked() -> Iterator[Difference]:
+        expected = rnn_step(x, replay.before(hidden, h0, sizes, reverse), weights, nonlinearity)
+        yield compare(came.hidden_state, expected.hidden_state)
+
+    return OpenedLayer(suffix, reverse, came._asdict(), states, checked=checked), (last_h,)
 
 
 def _in_its_own_dtype(tensor: Tensor) -> AbstractContextManager[Any]:

@@ -1,51 +1,22 @@
 """What a layer of our own computed inside: it says so itself. And what is the same for layers of PyTorch's."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lstm_explain.errors import RecordingError
 from lstm_explain.nn.equations import Form, Step, Weights, step
-from lstm_explain.nn.layers import LayerRun, Run, run_layers, suffixes
+from lstm_explain.nn.layers import LayerRun, Run, run_layers
 from lstm_explain.nn.layout import Layout
 from lstm_explain.nn.lstm import PeepholeLSTM
 from lstm_explain.recording.difference import Difference, compare, wide
 from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, input_and_state, mismatch, rows_of
+from lstm_explain.recording.stack import draws, random_state, repeatable
 
 _ROWS = 4096
 """How many steps are recomputed at once: bounds memory, changes nothing else."""
-
-
-def repeatable(module: Any) -> None:
-    """A pass with masks between its layers can be repeated only where the masks can be drawn again."""
-    if draws(module) and next(module.parameters()).device.type != "cpu":
-        raise RecordingError(
-            f"needed a pass that can be repeated, got {type(module).__name__} in training mode with dropout between its layers on "
-            f"{next(module.parameters()).device}, whose masks can't be drawn again: call model.eval() first"
-        )
-
-
-def draws(module: Any) -> bool:
-    """Whether a call of it draws masks between its layers."""
-    return bool(module.training and module.dropout > 0 and module.num_layers > 1)
-
-
-@contextmanager
-def random_state(state: Tensor | None) -> Iterator[None]:
-    """The CPU's random state as it was, and afterwards as it is."""
-    if state is None:
-        yield
-        return
-    now = torch.get_rng_state()
-    torch.set_rng_state(state)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(now)
 
 
 def parts(module: nn.Module, returned: Any, *, cell: bool) -> tuple[Any, tuple[Tensor, ...]]:
@@ -92,7 +63,7 @@ def opened_run(run: Run, form: Form, returned: Any, *, given: bool, carries: boo
         kind="peephole_lstm",
         form=form,
         layout=run.layout,
-        layers=[_own_layer(layer, form) for layer in run.layers],
+        layers=[own_layer(layer, form) for layer in run.layers],
         expected={"output": rows_of(run.output), "h_n": run.h_n, "c_n": run.c_n},
         returned={"output": rows_of(output), **dict(zip(("h_n", "c_n"), last, strict=True))},
         states=stacked(last, run.layout),
@@ -102,7 +73,8 @@ def opened_run(run: Run, form: Form, returned: Any, *, given: bool, carries: boo
     )
 
 
-def _own_layer(layer: LayerRun, form: Form) -> OpenedLayer:
+def own_layer(layer: LayerRun, form: Form) -> OpenedLayer:
+    """One layer and direction of our own as it ran."""
     i, f, g, o = layer.saved.gates.detach().unbind(1)
     # The hidden states are also the caller's output, who may write into them.
     signals = Step(i, f, g, o, layer.saved.cell.detach(), layer.saved.hidden.detach().clone())._asdict()
@@ -131,18 +103,3 @@ def _by_the_equations(layer: LayerRun, form: Form) -> Iterator[Difference]:
             expected = step(layer.x[rows], h, c, layer.weights, form)
         i, f, g, o = gates[rows].unbind(1)
         yield from map(compare, Step(i, f, g, o, cell[rows], hidden[rows]), expected)
-
-
-def initial_states(module: nn.RNNBase, kind: str, layout: Layout, hx: Any, output: Tensor) -> tuple[Tensor, ...]:
-    """The initial states, each ``(layers * directions, batch, unit)``, in the order of the rows; zero unless given."""
-    cell = kind in ("lstm", "peephole_lstm")
-    given = (None, None) if hx is None else hx if cell else (hx,)
-    sizes = (module.proj_size or module.hidden_size, module.hidden_size)[: 2 if cell else 1]
-    count = len(suffixes(module))
-    shapes = [(count, size) if layout.unbatched else (count, layout.batch, size) for size in sizes]
-    if hx is not None and [getattr(state, "shape", None) for state in given] != shapes:
-        raise RecordingError(f"needed {type(module).__name__} to be called with its input and then its state, or its state as hx=")
-    return tuple(
-        output.new_zeros(count, layout.batch, size) if state is None else layout.state_in(state)
-        for size, state in zip(sizes, given, strict=False)
-    )

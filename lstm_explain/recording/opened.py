@@ -47,6 +47,10 @@ class OpenedLayer(NamedTuple):
     """What rounding may add up to, when each step rounds as that dtype does; None where nothing adds up."""
     nodes: Sequence[Mapping[str, Tensor]] = ()
     """Where in autograd's graph the signals are: by name, for each step in the order of time; empty unless asked for."""
+    started: Mapping[str, Tensor] = {}
+    """The states that each step started from, ``(rows, unit)``, where the recurrence went on with others than left the layer."""
+    changed: Mapping[str, Tensor] = {}
+    """As in `Trajectory`: ``(batch, time, unit)``, in the order of the input."""
 
 
 class Opened(NamedTuple):
@@ -86,8 +90,8 @@ def computes_in(returned: Tensor) -> torch.dtype:
     return returned.dtype
 
 
-def in_one_dtype(x: Tensor) -> None:
-    """Gradients of signals are those of a pass in one dtype.
+def in_one_dtype(x: Tensor, what: str) -> None:
+    """Our own equations run in the dtype of their weights.
 
     Raises
     ------
@@ -95,7 +99,7 @@ def in_one_dtype(x: Tensor) -> None:
         Under autocast.
     """
     if torch.is_autocast_enabled(x.device.type):
-        raise RecordingError("needed a pass in one dtype for grad=True, got autocast: leave it, or record without grad=True")
+        raise RecordingError(f"needed a pass in one dtype for {what}, got autocast: leave it, or do without {what}")
 
 
 def reached(x: Tensor) -> Tensor:
@@ -125,11 +129,17 @@ def saved_elsewhere() -> Any:
     return torch._C._autograd._top_saved_tensors_default_hooks(True)
 
 
-def not_checkpointed() -> None:
-    """Activation checkpointing runs the model again for the backward pass, and must find in the graph what it found the first time."""
+def not_checkpointed(what: str) -> None:
+    """Activation checkpointing runs the model again for the backward pass, and must find in the graph what it found the first time.
+
+    Raises
+    ------
+    RecordingError
+        Under it, with `what` needs a pass without.
+    """
     hooks = saved_elsewhere()
     if hooks is not None and getattr(hooks[0], "__module__", None) == "torch.utils.checkpoint":
-        raise RecordingError("needed a pass without activation checkpointing for grad=True: leave it off, or record without grad=True")
+        raise RecordingError(f"needed a pass without activation checkpointing for {what}: leave it off, or do without {what}")
 
 
 class _Instead(torch.autograd.Function):

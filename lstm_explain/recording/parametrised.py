@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from lstm_explain.recording.opened import Forward, Opened
-from lstm_explain.recording.stand_in import Opener, replaced
+from lstm_explain.recording.stand_in import Run, replaced
 
 _LOCK = RLock()
 """Calls with such weights are opened one at a time."""
@@ -36,10 +36,10 @@ class _Latest:
         return self._latest
 
 
-def as_read(opener: Opener) -> Opener:
+def as_read(opener: Run) -> Run:
     """An opener that finds the weights that the call has read."""
 
-    def opened_as_read(module: nn.Module, original: Forward, *args: Any, **kwargs: Any) -> tuple[Any, Opened]:
+    def opened_as_read(module: nn.Module, original: Forward, *args: Any, **kwargs: Any) -> tuple[Any, Opened | None]:
         latest = {part: _Latest(part.forward) for part in module.modules() if isinstance(part, ParametrizationList)}
         if not latest:
             return opener(module, original, *args, **kwargs)
@@ -60,7 +60,7 @@ def as_read(opener: Opener) -> Opener:
 
         with remembered():
             returned, opened = opener(module, run, *args, **kwargs)
-        if (again := opened.again) is None:
+        if opened is None or (again := opened.again) is None:
             return returned, opened
 
         def again_as_read() -> Opened:

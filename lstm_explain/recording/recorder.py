@@ -14,27 +14,11 @@ from lstm_explain.errors import CertificateError, InputError, RecordingError
 from lstm_explain.nn.layout import Layout
 from lstm_explain.recording.certificate import certify
 from lstm_explain.recording.difference import wide
+from lstm_explain.recording.edits import Editor
+from lstm_explain.recording.joining import Before, Joining
 from lstm_explain.recording.opened import Opened, OpenedLayer
 from lstm_explain.recording.recording import Call, Nodes, Recording
 from lstm_explain.trajectory import Padding, Trajectory, checked_lengths
-
-
-class _End(NamedTuple):
-    """Where a layer's latest call left off."""
-
-    states: Mapping[str, Tensor] | None
-    """What the next call would have to start from to go on, ``(batch, unit)``; None where nothing can."""
-    steps: int
-    """How many steps its sequences have so far."""
-    in_pass: int
-
-
-class _Before(NamedTuple):
-    """How a call stands to the one before it."""
-
-    continues: bool
-    edited: Tensor | None
-    steps: int
 
 
 class Keep(NamedTuple):
@@ -64,9 +48,10 @@ class Keep(NamedTuple):
         # A projection has other units than the cell, and is kept whole.
         projected = "weight_hr" in one.weights
 
-        def cut(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        def cut(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = self.dtype) -> dict[str, Tensor]:
+            whole = self.units is None
             return {
-                name: self._moved(tensor if self.units is None or (projected and name == "hidden_state") else tensor[..., list(self.units)])
+                name: self._moved(tensor if whole or (projected and name == "hidden_state") else tensor[..., list(self.units or ())], dtype)
                 for name, tensor in tensors.items()
             }
 
@@ -78,14 +63,16 @@ class Keep(NamedTuple):
             signals=cut(signals),
             initial=cut(one.initial),
             started=cut(one.started),
-            weights={name: self._moved(weight) for name, weight in one.weights.items()},
+            changed={name: marks for name, marks in cut(one.changed, None).items() if name in signals},
+            weights={name: self._moved(weight, self.dtype) for name, weight in one.weights.items()},
             valid=one.valid.to(self.device or one.valid.device),
             first_step=one.first_step.to(self.device or one.first_step.device),
+            edits=None if one.edits is None else one.edits.to(self.device or one.edits.device),
             units=self.units,
         )
 
-    def _moved(self, tensor: Tensor) -> Tensor:
-        return tensor.to(device=self.device or tensor.device, dtype=self.dtype or tensor.dtype)
+    def _moved(self, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+        return tensor.to(device=self.device or tensor.device, dtype=dtype or tensor.dtype)
 
     def __str__(self) -> str:
         parts = [", ".join(self.signals)] if self.signals else []
@@ -105,21 +92,19 @@ class Recorder:
 
     def __init__(self, recording: Recording, keep: Keep, into: Sequence[Any], max_bytes: int | None, graph: bool) -> None:
         self.thread, self.graph = get_ident(), graph
+        self.editor: Editor | None = None
         self._recording, self._keep, self._into, self._max_bytes = recording, keep, into, max_bytes
-        self._bytes = self._depth = self._pass = 0
-        self._ends: dict[str, _End] = {}
+        self._bytes, self._joining = 0, Joining()
         self.tried = False
 
     def enter(self, path: str) -> None:
         """A module begins to run; the outermost one begins a pass of the model."""
-        self._pass += self._depth == 0
-        self._depth += 1
+        self._joining.enter()
         self.tried |= path in self._recording.modules
 
     def leave(self, path: str, failed: bool) -> None:
         """A module has ended; with the outermost one the pass ends, and analyses may have it."""
-        self._depth -= 1
-        if self._into and self._depth == 0:
+        if self._joining.leave() and self._into:
             try:
                 if not failed and len(self._recording):
                     self._hand_on()
@@ -152,35 +137,26 @@ class Recorder:
         valid, padding = self._valid(keys[0], opened, befores[0].steps)
         trajectories = [_trajectory(key, opened, layer, valid, padding) for key, layer in zip(keys, opened.layers, strict=True)]
         # What a signal is called doesn't change from call to call.
-        named = [one for one in trajectories if one.name not in self._ends]
+        named = [one for one in trajectories if not self._joining.knows(one.name)]
         check = certify(path, self._recording.modules[path], opened, named)
+        check = check._replace(edited=", ".join(f"{one.name} {signal}" for one in trajectories for signal in one.changed))
         # What a packed batch of unequal lengths ended with isn't all at one step, so nothing goes on from there in time.
         carries = opened.carries and (bool(valid.all()) or not opened.layers[0].suffix)
         calls: dict[str, Call] = {}
-        ends: dict[str, _End] = {}
+        ends: dict[str, Mapping[str, Tensor] | None] = {}
         for at, (layer, trajectory, before) in enumerate(zip(opened.layers, trajectories, befores, strict=True)):
             last = {state: of_all[at].clone() for state, of_all in opened.states.items()}
-            ends[trajectory.name] = _End(last if carries else None, before.steps + valid.shape[1], self._pass)
+            ends[trajectory.name] = {state: wide(tensor) for state, tensor in last.items()} if carries else None
             if (kept := self._keep.of(trajectory)) is not None:
                 nodes = Nodes(layer.nodes, opened.layout) if layer.nodes else None
                 calls[trajectory.name] = Call(kept, last, before.continues, before.edited, nodes)
         self._make_room(calls)
         self._recording.add(check, calls)
-        self._ends |= ends
+        self._joining.ends(ends, {key: before.steps + valid.shape[1] for key, before in zip(keys, befores, strict=True)})
 
-    def _before(self, key: str, opened: Opened, layer: OpenedLayer) -> _Before:
-        afresh, end = _Before(False, None, 0), self._ends.get(key)
-        if end is None or end.states is None or not opened.given or not opened.carries:
-            return afresh
+    def _before(self, key: str, opened: Opened, layer: OpenedLayer) -> Before:
         initial = {name: _in_input_order(state, opened.layout) for name, state in layer.initial.items()}
-        if any(end.states[name].shape != state.shape for name, state in initial.items()):
-            return afresh
-        edited = torch.stack([_differs(wide(end.states[name]), state) for name, state in initial.items()]).any(0)
-        if not edited.any():
-            return _Before(True, None, end.steps)
-        # A cell whose state was changed between two steps of one pass (masked, reset, dropped out) goes on with what it was given.
-        goes_on = not layer.suffix and end.in_pass == self._pass and any(bool(state.any()) for state in initial.values())
-        return _Before(True, edited, end.steps) if goes_on else afresh
+        return self._joining.before(key, initial, given=opened.given, carries=opened.carries, cell=not layer.suffix)
 
     def _valid(self, key: str, opened: Opened, steps: int) -> tuple[Tensor, Padding]:
         """Which steps of a call are real. A cell has one step, and lengths are those of its whole loop."""
@@ -249,11 +225,6 @@ def key_of(path: str, suffix: str) -> str:
     return f"{path}.{suffix}".strip(".") or "cell"
 
 
-def _differs(one: Tensor, other: Tensor) -> Tensor:
-    """Which sequences of two states ``(batch, unit)`` aren't the same, bit for bit; what is NaN in both is."""
-    return ~((one == other) | (one.isnan() & other.isnan())).all(1)
-
-
 def _in_input_order(state: Tensor, layout: Layout) -> Tensor:
     """A state ``(batch, unit)`` in the order of the rows, in the order of the input."""
     return state if layout.unsorted_indices is None else state.index_select(0, layout.unsorted_indices)
@@ -265,7 +236,7 @@ def _trajectory(key: str, opened: Opened, layer: OpenedLayer, valid: Tensor, pad
         first_step = layout.lengths().to(valid.device) - 1
     else:
         first_step = torch.zeros(layout.batch, dtype=torch.long, device=valid.device)
-    return Trajectory(
+    one = Trajectory(
         name=key,
         kind=opened.kind,
         signals={name: layout.batch_time(rows) for name, rows in layer.signals.items()},
@@ -276,4 +247,9 @@ def _trajectory(key: str, opened: Opened, layer: OpenedLayer, valid: Tensor, pad
         reverse=layer.reverse,
         form=opened.form,
         weights=layer.weights,
+        started={name: layout.batch_time(rows) for name, rows in layer.started.items()},
+        changed=layer.changed,
     )
+    if not one.started:
+        return one
+    return replace(one, edits=torch.stack([(one.started[state] != one.shifted(state)).any(2) for state in one.started]).any(0))

@@ -324,7 +324,7 @@ class Recording(Mapping[str, Trajectory]):
         joined: dict[str, list[Call]] = {}
         for name, call, nodes in calls:
             if nodes is not None:
-                one = replace(call.trajectory, kind="gradient", signals=nodes.signals(found), started={}, units=None)
+                one = replace(call.trajectory, kind="gradient", signals=nodes.signals(found), started={}, units=None, changed={})
                 joined.setdefault(name, []).append(call._replace(trajectory=one, edited=None))
         return {name: _join(parts) for name, parts in joined.items()}
 

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,13 +16,14 @@ from lstm_explain.nn.layers import suffixes
 from lstm_explain.nn.lstm import PeepholeLSTM, PeepholeLSTMCell
 from lstm_explain.recording.cells import REGISTERED, open_cell, open_on_graph, open_registered
 from lstm_explain.recording.compiled import not_compiled
+from lstm_explain.recording.edited import edited_cell, edited_layers
 from lstm_explain.recording.fused import open_fused
 from lstm_explain.recording.graph import on_graph
 from lstm_explain.recording.layers import open_own
 from lstm_explain.recording.parametrised import as_read
 from lstm_explain.recording.recorder import Keep, Recorder, key_of, matches
 from lstm_explain.recording.recording import Recording
-from lstm_explain.recording.stand_in import Opener, StandIn
+from lstm_explain.recording.stand_in import Opener, Run, StandIn, Wanted, Watcher
 from lstm_explain.trajectory import KINDS
 
 _OPENERS: dict[type[nn.Module], Opener] = {
@@ -46,12 +47,15 @@ def _opener_of(module: nn.Module) -> Opener | None:
     return next((opener for kind, opener in _OPENERS.items() if isinstance(module, kind)), None)
 
 
-def _run_by(module: nn.Module, graph: bool) -> Opener:
-    """Who opens a module that can be opened, on autograd's graph or not."""
+def _run_by(module: nn.Module, wanted: Wanted) -> Run:
+    """Who opens a module that can be opened."""
     opener = _opener_of(module)
     assert opener is not None
-    if graph:
-        opener = on_graph(opener) if opener in (open_own, open_fused) else open_on_graph
+    layers = opener in (open_own, open_fused)
+    if wanted.editors:
+        return as_read(edited_layers(opener, wanted) if layers else edited_cell(wanted))
+    if wanted.graph:
+        opener = on_graph(opener) if layers else open_on_graph
     return as_read(opener)
 
 
@@ -76,8 +80,21 @@ def _path(name: str) -> str:
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside the wrappers that torch.compile and DataParallel put around it."""
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside the wrappers that torch.compile and DataParallel put around it.
+
+    Raises
+    ------
+    InputError
+        If it isn't a model.
+    RecordingError
+        If it is on several devices.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"needed a torch.nn.Module, got {type(model).__name__}")
+    for module in model.modules():
+        if isinstance(module, nn.DataParallel) and len(module.device_ids) > 1:
+            raise RecordingError(f"needed a model on one device, got DataParallel on {len(module.device_ids)}: take model.module")
     while True:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module
@@ -100,7 +117,7 @@ def _keys(path: str, module: nn.Module) -> list[str]:
     return [key_of(path, "")]
 
 
-def _words(module: nn.Module) -> tuple[str, ...] | None:
+def words_of(module: nn.Module) -> tuple[str, ...] | None:
     """What a module calls its signals, None of a registered one, whose equations say so only when it runs."""
     if _opener_of(module) is open_registered:
         return None
@@ -137,7 +154,7 @@ def _targets(model: nn.Module, keep: Keep) -> dict[str, nn.Module]:
         if not any(matches(key, pattern) for key in keys):
             raise InputError(f"needed layers of {', '.join(keys)}, got {pattern!r}")
     kept = {path: module for path, module in found.items() if any(map(keep.wants, _keys(path, module)))}
-    words = [_words(module) for module in kept.values()]
+    words = [words_of(module) for module in kept.values()]
     known = dict.fromkeys(signal for one in words for signal in one or ())
     if None not in words and (unknown := [signal for signal in keep.signals or () if signal not in known]):
         raise InputError(f"needed signals of {', '.join(known)}, got {unknown[0]!r}")
@@ -169,6 +186,37 @@ def _ancestors(model: nn.Module, targets: Mapping[str, nn.Module]) -> dict[str, 
         for path, module in found.values()
         if id(module) not in wanted and not hasattr(module, "_orig_mod") and not isinstance(module, torch.jit.ScriptModule)
     }
+
+
+class Layer(NamedTuple):
+    """One layer and direction, or cell, of a model."""
+
+    path: str
+    suffix: str
+    module: nn.Module
+
+
+def layers_in(model: nn.Module) -> dict[str, Layer]:
+    """Every layer and direction that can be opened by its name in a recording, under every path that leads to it."""
+    found: dict[str, Layer] = {}
+    for path, module in _paths(model):
+        if _opener_of(module) is not None:
+            for key in _keys(path, module):
+                suffix = key.rpartition(".")[2] if isinstance(module, _LAYERS) and _opener_of(module) is not open_registered else ""
+                found[key] = Layer(path, suffix, module)
+    return found
+
+
+@contextmanager
+def watched(model: nn.Module, targets: Mapping[str, nn.Module], watcher: Watcher) -> Iterator[None]:
+    """While somebody watches some modules of a model by path, and when the modules that run them begin and end."""
+    with ExitStack() as stack:
+        stack.enter_context(not_compiled())
+        for path, module in _ancestors(model, targets).items():
+            stack.enter_context(StandIn.watched(module, path, watcher, None))
+        for path, module in targets.items():
+            stack.enter_context(StandIn.watched(module, path, watcher, partial(_run_by, module)))
+        yield
 
 
 def _names(what: str, names: Sequence[str] | str | None) -> tuple[str, ...] | None:
@@ -271,12 +319,7 @@ def record(
     >>> recording.certificate.state
     'certified'
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"needed a torch.nn.Module, got {type(model).__name__}")
-    for module in model.modules():
-        if isinstance(module, nn.DataParallel) and len(module.device_ids) > 1:
-            raise RecordingError(f"needed a model on one device, got DataParallel on {len(module.device_ids)}: record model.module")
-    model = _unwrapped(model)
+    model = unwrapped(model)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise InputError(f"needed a dtype of floating point, like torch.float16, got {dtype!r}")
     try:
@@ -301,12 +344,7 @@ def record(
     recording.annotate(lengths=lengths, valid=valid)
     recording.kept = f"nothing, handed on to {', '.join(type(one).__name__ for one in into)}" if into else str(keep) or None
     recorder = Recorder(recording, keep, into or (), max_bytes, grad)
-    with ExitStack() as stack:
-        stack.enter_context(not_compiled())
-        for path, module in _ancestors(model, targets).items():
-            stack.enter_context(StandIn.watched(module, path, recorder, None))
-        for path, module in targets.items():
-            stack.enter_context(StandIn.watched(module, path, recorder, partial(_run_by, module)))
+    with watched(model, targets, recorder):
         yield recording
     if not any(recording.modules.values()) and not recorder.tried:
         warnings.warn(f"nothing was recorded: {recording.coverage}; call the model inside the block", UserWarning, stacklevel=3)

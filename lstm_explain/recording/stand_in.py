@@ -7,15 +7,32 @@ from functools import update_wrapper
 from operator import getitem
 from threading import RLock, get_ident
 from types import MethodType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
 
+from lstm_explain.errors import RecordingError
+from lstm_explain.recording.edits import Editor
 from lstm_explain.recording.opened import Opened
 
 Opener = Callable[..., tuple[Any, Opened]]
 """``opener(module, original, *args, **kwargs)`` runs a module and says what it returned and what it computed."""
+
+
+class Wanted(NamedTuple):
+    """What those who watch a module want of a call."""
+
+    graph: bool
+    """The signals on autograd's graph."""
+    editors: tuple[Editor, ...]
+    """Who changes it, the outermost first."""
+    opened: bool
+    """What it computed."""
+
+
+Run = Callable[..., tuple[Any, Opened | None]]
+"""An opener that says what was computed only if somebody wants to know."""
 
 
 class Watcher(Protocol):
@@ -24,6 +41,8 @@ class Watcher(Protocol):
     thread: int
     graph: bool
     """Whether it wants the signals on autograd's graph."""
+    editor: Editor | None
+    """It wants to change a module, and not to see it."""
 
     def enter(self, path: str) -> None:
         """A module begins to run."""
@@ -49,21 +68,25 @@ class StandIn:
 
     _lock = RLock()
 
-    def __init__(self, module: nn.Module, opener: Callable[[bool], Opener] | None) -> None:
+    def __init__(self, module: nn.Module, opener: Callable[[Wanted], Run] | None) -> None:
         self._module, self._opener = module, opener
         self._there, self._before = "forward" in module.__dict__, module.__dict__.get("forward")
         self._original = module.forward
-        self._watchers: list[tuple[Watcher, str]] = []
+        self._watchers: list[tuple[Watcher, str, bool]] = []
+        """Who watches it, under which path, and whether it is to be opened for them or only its beginning and end matter."""
         update_wrapper(self, self._original, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the module, and tell those who watch it from this thread."""
         watchers = list(self._watchers)
-        mine = [(watcher, path) for watcher, path in watchers if watcher.thread == get_ident()]
-        for watcher, path in watchers:
+        mine = [(watcher, path) for watcher, path, _ in watchers if watcher.thread == get_ident()]
+        inside = [(watcher, path) for watcher, path, opens in watchers if opens and watcher.thread == get_ident()]
+        for watcher, path, _ in watchers:
             if watcher.thread != get_ident():
                 watcher.other_thread(path)
         if torch._C._current_graph_task_id() != -1:  # inside a backward pass: activation checkpointing
+            if any(watcher.editor for watcher, _ in inside):
+                raise RecordingError("needed a pass without activation checkpointing for lx.intervene: leave it off")
             for watcher, path in mine:
                 watcher.again(path)
             return self._original(*args, **kwargs)
@@ -71,12 +94,15 @@ class StandIn:
             watcher.enter(path)
         failed = True
         try:
-            if self._opener is None or not mine:
+            if self._opener is None or not inside:
                 returned = self._original(*args, **kwargs)
             else:
-                run = self._opener(any(watcher.graph for watcher, _ in mine))
+                seeing = [(watcher, path) for watcher, path in inside if watcher.editor is None]
+                editors = tuple(watcher.editor for watcher, _ in inside if watcher.editor is not None)
+                run = self._opener(Wanted(any(watcher.graph for watcher, _ in seeing), editors, bool(seeing)))
                 returned, opened = run(self._module, self._original, *args, **kwargs)
-                for watcher, path in mine:
+                for watcher, path in seeing:
+                    assert opened is not None
                     watcher.take(path, opened)
             failed = False
             return returned
@@ -97,19 +123,19 @@ class StandIn:
 
     @classmethod
     @contextmanager
-    def watched(cls, module: nn.Module, path: str, watcher: Watcher, opener: Callable[[bool], Opener] | None) -> Iterator[None]:
-        """While a watcher watches a module; `opener`, on the graph or not, is None where only its beginning and end matter."""
+    def watched(cls, module: nn.Module, path: str, watcher: Watcher, opener: Callable[[Wanted], Run] | None) -> Iterator[None]:
+        """While a watcher watches a module; `opener`, by what is wanted, is None where only its beginning and end matter."""
         with cls._lock:
             there = module.__dict__.get("forward")
             stand_in = there if isinstance(there, cls) else cls(module, opener)
             stand_in._opener = stand_in._opener or opener
-            stand_in._watchers.append((watcher, path))
+            stand_in._watchers.append((watcher, path, opener is not None))
             module.__dict__["forward"] = stand_in
         try:
             yield
         finally:
             with cls._lock:
-                stand_in._watchers.remove((watcher, path))
+                stand_in._watchers.remove((watcher, path, opener is not None))
                 if not stand_in._watchers and module.__dict__.get("forward") is stand_in:
                     _put_back(module, stand_in._there, stand_in._before)
 

@@ -169,11 +169,48 @@ def test_names_are_checked_alike_by_either(reverse, steps):
 def test_padding_and_what_lies_beyond_a_trajectory_is_not_looked_at():
     one = trajectory(lengths=(4, 2))
     one.signals["cell_state"][1, 2:] = 7.0
+    assert max(both(one.residual)) < 1e-12
     one.signals["output_gate"][1, 3] = math.nan
     assert max(both(one.residual)) < 1e-12
     # A step that claims to come first isn't there: no memory beyond the signals is read.
     astray = replace(one, first_step=torch.tensor([9, 9]))
     assert all(math.isfinite(found) for found in both(astray.residual))
+
+
+@compiled
+@pytest.mark.parametrize("gate", ["input_gate", "forget_gate", "output_gate"])
+@pytest.mark.parametrize("value", [-0.25, 1.25])
+def test_a_gate_beyond_its_range_is_told(gate, value):
+    one = trajectory()
+    i, f, g, o, c, h = (torch.zeros_like(signal) for signal in one.signals.values())
+    signals = dict(zip(one.signals, (i, f, g, o, c, h), strict=True))  # all at zero, which satisfies every equation
+    signals[gate][0, 1, 2] = value
+    quiet = replace(one, signals=signals, initial={name: torch.zeros_like(state) for name, state in one.initial.items()})
+    assert both(quiet.residual) == pytest.approx([0.25, 0.25], abs=1e-12)
+
+
+@compiled
+@pytest.mark.parametrize("wrong", [None, "cell", "last", "initial", "hidden"])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("units", [5, 16])
+def test_what_was_left_is_held_against_both_equations(wrong, reverse, units):
+    steps, batch = 4, 3
+    i, f, g, o, initial = (torch.rand(steps, batch, units, dtype=torch.float64) for _ in range(5))
+    c, state = torch.empty_like(i), initial[0]
+    for t in range(steps):  # in the order of reading
+        c[t] = state = f[t] * state + i[t] * g[t]
+    h = o * torch.tanh(c)
+    parts = {"cell": c[:-1].reshape(-1, units).clone(), "last": c[-1].clone(), "initial": initial[0].clone()}
+    parts["hidden"] = (h.flip(0) if reverse else h).reshape(-1, units).clone()
+    if wrong:
+        parts[wrong][-1, -1] += 0.5
+    rows = torch.cat([i, f, g, o], dim=2).reshape(-1, 4 * units)
+    kept = [torch.empty(steps * batch, units, dtype=torch.float64) for _ in range(2)]
+    found = native.lstm_check(rows, parts["cell"], parts["last"], parts["initial"], parts["hidden"], *kept, (batch,) * steps, reverse)
+    assert (found.difference > 0.05) if wrong else (found.difference < 1e-15)
+    if not wrong:
+        in_time = (c.flip(0) if reverse else c).reshape(-1, units)
+        assert torch.equal(kept[0], in_time) and torch.equal(kept[1], parts["hidden"])
 
 
 @compiled

@@ -1,0 +1,1 @@
+"""Change a gate or a state inside a running model."""

@@ -196,6 +196,7 @@ def test_a_gate_beyond_its_range_is_told(gate, value):
 def test_what_was_left_is_held_against_both_equations(wrong, reverse, units):
     steps, batch = 4, 3
     i, f, g, o, initial = (torch.rand(steps, batch, units, dtype=torch.float64) for _ in range(5))
+    f = (1 + f) / 2  # so that a wrong state before is seen
     c, state = torch.empty_like(i), initial[0]
     for t in range(steps):  # in the order of reading
         c[t] = state = f[t] * state + i[t] * g[t]

@@ -25,7 +25,7 @@ def test_the_first_two_shell_blocks_are_one_line_each_and_use_the_constraints():
     first, second = [block for language, block in BLOCKS if language == "sh"][:2]
     for block in (first, second):
         assert block.count("\n") == 1 and "-c constraints.txt" in block
-    assert first.rstrip().endswith("-m lstm_explain.report") and second.rstrip().endswith("-m pytest -q")
+    assert first.rstrip().endswith("-m lstm_explain.report") and second.rstrip().endswith("-m pytest -q -n auto --dist loadfile")
 
 
 def test_the_report_command_takes_a_study_of_the_readers_own(tmp_path, monkeypatch, capsys):

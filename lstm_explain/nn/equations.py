@@ -35,6 +35,8 @@ from torch.nn.functional import linear
 Peephole = Literal["full", "diagonal"]
 Wiring = Literal["previous", "graves"]
 Nonlinearity = Literal["tanh", "relu"]
+Tap = Callable[[str, Tensor], Tensor]
+"""``tap(name, value)`` sees what a step has just computed, and says what the step goes on with."""
 
 
 class Form(NamedTuple):
@@ -111,7 +113,12 @@ def _sees(weight_ch: Tensor | None, form: Form) -> Callable[[str, Tensor], Tenso
     return seen
 
 
-def step(x: Tensor, h: Tensor, c: Tensor, weights: Weights, form: Form) -> Step:
+def untouched(name: str, value: Tensor) -> Tensor:
+    """The tap that lets everything be."""
+    return value
+
+
+def step(x: Tensor, h: Tensor, c: Tensor, weights: Weights, form: Form, *, tap: Tap = untouched) -> Step:
     """One step of one layer.
 
     Parameters
@@ -121,48 +128,51 @@ def step(x: Tensor, h: Tensor, c: Tensor, weights: Weights, form: Form) -> Step:
         The hidden state before the step.
     c : Tensor ``(batch, hidden)``
         The cell state before the step.
+    tap : callable
+        Called with each field's name and value when it is computed, each gate after its nonlinearity; what it returns is used
+        onwards, and is what the step returns: another cell state is the one that h is made of, and o where it sees the new c.
     """
     W_x, W_h, b_x, b_h, W_c, W_r = weights
     W_c_on = _sees(W_c, form)
     z_i, z_f, z_g, z_o = (linear(x, W_x, b_x) + linear(h, W_h, b_h)).chunk(4, dim=-1)
 
-    i = torch.sigmoid(z_i + W_c_on("i", c))
-    f = torch.sigmoid(z_f + W_c_on("f", c))
-    g = torch.tanh(z_g + W_c_on("g", c))
-    c_new = f * c + i * g
-    o = torch.sigmoid(z_o + W_c_on("o", c if form.wiring == "previous" else c_new))
+    i = tap("input_gate", torch.sigmoid(z_i + W_c_on("i", c)))
+    f = tap("forget_gate", torch.sigmoid(z_f + W_c_on("f", c)))
+    g = tap("cell_candidate", torch.tanh(z_g + W_c_on("g", c)))
+    c_new = tap("cell_state", f * c + i * g)
+    o = tap("output_gate", torch.sigmoid(z_o + W_c_on("o", c if form.wiring == "previous" else c_new)))
     m = o * torch.tanh(c_new)
-    h_new = m if W_r is None else linear(m, W_r)
+    h_new = tap("hidden_state", m if W_r is None else linear(m, W_r))
     return Step(i, f, g, o, c_new, h_new)
 
 
-def gru_step(x: Tensor, h: Tensor, weights: Weights) -> GRUStep:
-    """One step of a GRU; ``x (batch, input)``, ``h (batch, hidden)`` before the step."""
+def gru_step(x: Tensor, h: Tensor, weights: Weights, *, tap: Tap = untouched) -> GRUStep:
+    """One step of a GRU; ``x (batch, input)``, ``h (batch, hidden)`` before the step, `tap` as in `step`."""
     W_x, W_h, b_x, b_h, _, _ = weights
     x_r, x_z, x_n = linear(x, W_x, b_x).chunk(3, dim=-1)
     h_r, h_z, h_n = linear(h, W_h, b_h).chunk(3, dim=-1)
 
-    r = torch.sigmoid(x_r + h_r)
-    z = torch.sigmoid(x_z + h_z)
-    n = torch.tanh(x_n + r * h_n)
-    return GRUStep(r, z, n, (1 - z) * n + z * h)
+    r = tap("reset_gate", torch.sigmoid(x_r + h_r))
+    z = tap("update_gate", torch.sigmoid(x_z + h_z))
+    n = tap("candidate", torch.tanh(x_n + r * h_n))
+    return GRUStep(r, z, n, tap("hidden_state", (1 - z) * n + z * h))
 
 
-def rnn_step(x: Tensor, h: Tensor, weights: Weights, nonlinearity: Nonlinearity) -> RNNStep:
-    """One step of a plain RNN; ``x (batch, input)``, ``h (batch, hidden)`` before the step."""
+def rnn_step(x: Tensor, h: Tensor, weights: Weights, nonlinearity: Nonlinearity, *, tap: Tap = untouched) -> RNNStep:
+    """One step of a plain RNN; ``x (batch, input)``, ``h (batch, hidden)`` before the step, `tap` as in `step`."""
     W_x, W_h, b_x, b_h, _, _ = weights
     a = linear(x, W_x, b_x) + linear(h, W_h, b_h)
-    return RNNStep(torch.tanh(a) if nonlinearity == "tanh" else torch.relu(a))
+    return RNNStep(tap("hidden_state", torch.tanh(a) if nonlinearity == "tanh" else torch.relu(a)))
 
 
-def stepper(kind: str, form: Form | None) -> Callable[..., Any]:
-    """A kind's step as ``step(x, *states, weights)``: ``"gru"``, ``"rnn_tanh"``, ``"rnn_relu"``, or an LSTM of a form."""
+def stepper(kind: str, form: Form | None, *, tap: Tap = untouched) -> Callable[..., Any]:
+    """A kind's step as ``step(x, *states, weights)``: ``"gru"``, ``"rnn_tanh"``, ``"rnn_relu"``, or an LSTM of a form; tapped."""
     if form is not None:
-        return lambda x, h, c, weights: step(x, h, c, weights, form)
+        return lambda x, h, c, weights: step(x, h, c, weights, form, tap=tap)
     if kind == "gru":
-        return gru_step
+        return lambda x, h, weights: gru_step(x, h, weights, tap=tap)
     nonlinearity: Nonlinearity = "tanh" if kind == "rnn_tanh" else "relu"
-    return lambda x, h, weights: rnn_step(x, h, weights, nonlinearity)
+    return lambda x, h, weights: rnn_step(x, h, weights, nonlinearity, tap=tap)
 
 
 def walk(

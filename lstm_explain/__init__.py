@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from lstm_explain.study import Place as Place
     from lstm_explain.study import Study as Study
     from lstm_explain.trajectory import Trajectory as Trajectory
+    from lstm_explain.unfused import unfuse as unfuse
 
 _HOMES = {
     "analyses.attribution.attribute": ("attribute",),
@@ -60,6 +61,7 @@ _HOMES = {
     "recording.runner": ("record",),
     "study": ("Place", "Study"),
     "trajectory": ("Trajectory",),
+    "unfused": ("unfuse",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -1,0 +1,449 @@
+"""`unfuse`: a copy of a model whose recurrent layers run step by step, with a module for each gate and state to put hooks on.
+
+The equations are those of `lstm_explain.nn.equations`; nothing but taps is added.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils._pytree import tree_leaves, tree_map
+
+from lstm_explain.errors import InputError, RecordingError, as_input_error
+from lstm_explain.nn.equations import Form, Tap, Weights, gru_step, step, stepper, walk
+from lstm_explain.nn.kernels.replay import before, last
+from lstm_explain.nn.layers import suffixes, weights_of
+from lstm_explain.nn.layout import Layout, lay_out
+from lstm_explain.nn.lstm import PeepholeLSTM, PeepholeLSTMCell
+from lstm_explain.recording.cells import REGISTERED
+from lstm_explain.recording.certificate import certify
+from lstm_explain.recording.layers import draws, initial_states
+from lstm_explain.recording.opened import Opened
+from lstm_explain.recording.recorder import Keep, key_of
+from lstm_explain.recording.runner import _closed, _targets, _unwrapped, record
+from lstm_explain.recording.stand_in import StandIn
+from lstm_explain.trajectory import KINDS
+
+Model = TypeVar("Model", bound=nn.Module)
+
+_LAYERS = (PeepholeLSTM, nn.LSTM, nn.GRU, nn.RNN)
+_CELLS = (PeepholeLSTMCell, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
+
+_STEPS, _BATCH = 3, 2
+"""How long the drawn sequences are on which a layer is certified, and how many."""
+
+
+def unfuse(model: Model, *inputs: Any, **kwargs: Any) -> Model:
+    """A copy of a model whose recurrent layers run step by step, through a module for each gate and state.
+
+    Whatever works on modules then works on gates: forward hooks, Captum's layer and neuron methods, nnsight, torchlens. In place of
+    a layer ``twin.lstm`` there is one with, for each of its layers and directions, by PyTorch's name,
+
+    - ``twin.lstm.l0.forget_gate``, the *step taps*: called once at each step, in the order of reading, with one tensor ``(batch, unit)``
+      that is also returned. What a hook returns in its place is what the step goes on with, so that the change **feeds back** into all later
+      steps; a new ``cell_state`` is the one that h is made of.
+    - ``twin.lstm.l0.sequence.forget_gate``, the *sequence taps*: called once for each call of the layer, after its last step, with the
+      whole trajectory ``(batch, time, unit)``, in the order of the input whatever the layout, and zero where a packed sequence has ended.
+      What a hook returns is what **leaves the layer**: it isn't seen by the weights that read the states inside the layer, W_h and the
+      peepholes. Everything else is evaluated again from what the taps return: c_t = f_t ⊙ c_{t-1} + i_t ⊙ g_t over the whole sequence,
+      and then, with what the ``cell_state`` tap returns, h_t = o_t ⊙ tanh(c_t) and its projection; of a GRU the candidate (which r
+      acts on), and h_t = (1 - z_t) ⊙ n_t + z_t ⊙ h_{t-1} over the whole sequence. What the ``hidden_state`` tap returns is the layer's
+      output, which the next layer reads, and together with that of ``cell_state`` gives h_n and c_n.
+
+    So a gradient at a step tap is the whole derivative, as `Recording.gradients` has it; at a sequence tap it is the derivative with all other
+    gates held, along the cell's memory alone. The sequence taps of all gates together are a whole cut through a layer: what passes
+    from its input to its output passes through one of them, so that attributions to them (Captum's ``LayerIntegratedGradients`` on
+    the list of them) add up. Captum can't use a module that runs many times in a pass, so it needs these. An additive change made at a
+    step tap stays in what sequence taps get; where neither is changed the layer's outputs are those of its steps, bit for bit.
+
+    A cell, ``twin.cell``, is called once per step by the model itself, and has step taps only: ``twin.cell.forget_gate``.
+
+    Packed sequences reach a step tap as those that have this step, the longest first. Weights are read at each call under
+    the names that they had (``state_dict`` is the same), also parametrised and pruned ones. Masks of dropout between layers are drawn as on the
+    CPU. A twin is tens of times slower than a fused layer.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Any model that `record` can open. It stays as it is, and shares nothing with the copy. Cells that `register` knows are left as they
+        are in the copy: their equations are a function, without a place for taps.
+    *inputs, **kwargs
+        What the model may be called with, to certify the copy as a whole as well.
+
+    Returns
+    -------
+    torch.nn.Module
+        In the same mode, on the same device and of the same dtype, weights that were tied still tied. It is certified: every replaced
+        layer has been held against the one that it replaces, on a short drawn sequence from a drawn state, in evaluation mode: every gate and
+        state at every step, and what it returns. With `inputs` the outputs of the two models have been compared as well, in evaluation
+        mode, with the random state put back. Tolerances are those of a recording's certificate.
+
+    Raises
+    ------
+    RecordingError
+        If there is no recurrent layer or cell, or one that can't be opened, such as a subclass with a forward of its own, TorchScript's,
+        a quantised or compiled one.
+    CertificateError
+        If the copy doesn't compute what the model does, naming the layer.
+    InputError
+        If the model can't be copied, or returns no tensor for `inputs`; in a later call, if a hook returns another shape.
+
+    Examples
+    --------
+    >>> import torch, lstm_explain as lx
+    >>> model = torch.nn.LSTM(8, 16, batch_first=True)
+    >>> twin = lx.unfuse(model)
+    >>> remember = twin.l0.forget_gate.register_forward_hook(lambda tap, inputs, f: torch.ones_like(f))
+    >>> output, (h_n, c_n) = twin(torch.randn(4, 10, 8))
+    >>> twin.l0.sequence.forget_gate
+    Identity()
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"needed a torch.nn.Module, got {type(model).__name__}")
+    model = cast(Model, _unwrapped(model))
+    found = openable(model)
+    twin = copied(model)
+    modules = dict(twin.named_modules(remove_duplicate=False))
+    for path, module in found.items():
+        _open(modules[path])
+        _certify(path, copied(module), copied(modules[path]))
+    if inputs or kwargs:
+        _certify_whole(copied(model), copied(twin), inputs, kwargs)
+    return twin
+
+
+def openable(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers and cells of a model that run by PyTorch's equations or ours, by path.
+
+    Raises
+    ------
+    RecordingError
+        If there are none, or others are recurrent too and can't be opened.
+    """
+    for name, module in model.named_modules():
+        if hasattr(module, "_orig_mod"):
+            raise RecordingError(f"needed modules that run eagerly, got {name} compiled: take the model before torch.compile")
+    found = {path: module for path, module in _targets(model, Keep(None, None, None, None, None)).items() if not _registered(module)}
+    if not found:
+        raise RecordingError(f"needed layers or cells of PyTorch's or ours, found only registered ones in {type(model).__name__}")
+    if closed := _closed(model):
+        path, why = next(iter(closed.items()))
+        raise RecordingError(f"needed layers that can be opened, got {path or 'the model'} ({why})")
+    for path, module in found.items():
+        own = vars(module).get("forward")
+        kind = stock(module)
+        if type(module).forward is not kind.forward or not (own is None or isinstance(own, StandIn)):
+            raise RecordingError(
+                f"needed {path or 'the model'} to run as {kind.__name__} does, got {type(module).__name__} with a forward of its own: "
+                "put what it adds into a module around it"
+            )
+    return found
+
+
+def stock(module: nn.Module) -> type[nn.Module]:
+    """PyTorch's class, or ours, by whose equations a module runs."""
+    return next(kind for kind in (*_LAYERS, *_CELLS) if isinstance(module, kind))
+
+
+def _registered(module: nn.Module) -> bool:
+    return any(isinstance(module, kind) for kind in REGISTERED)
+
+
+def copied(model: Model, instead: Mapping[nn.Module, nn.Module] | None = None) -> Model:
+    """A deep copy, also of a model that holds weights computed at its latest call, with some modules replaced wherever they stand."""
+    memo: dict[int, Any] = {id(module): other for module, other in (instead or {}).items()}
+    for module in model.modules():
+        for value in vars(module).values():
+            # Such weights are written anew before each call: by pruning, by old norms, by weight dropping.
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                memo[id(value)] = value.detach().clone()
+    with as_input_error(f"needed a model that can be copied with copy.deepcopy, got {type(model).__name__}"):
+        return copy.deepcopy(model, memo)
+
+
+def kind_of(module: Any) -> tuple[str, Form | None]:
+    """The kind of a layer or cell, as a trajectory has it, and of an LSTM its form."""
+    if isinstance(module, (PeepholeLSTM, PeepholeLSTMCell)):
+        return "peephole_lstm", module.form
+    if isinstance(module, (nn.LSTM, nn.LSTMCell)):
+        return "lstm", Form(None)
+    if isinstance(module, (nn.GRU, nn.GRUCell)):
+        return "gru", None
+    return f"rnn_{module.nonlinearity}", None
+
+
+# ---- the taps, and what runs through them
+
+
+class Lane(nn.Module):
+    """The taps of one layer in one direction: those of its steps by name, and in ``sequence`` those of whole trajectories."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        _add_taps(self, kind)
+        self.sequence = nn.ModuleDict({name: nn.Identity() for name in KINDS[kind].signals})
+
+
+def _add_taps(module: nn.Module, kind: str) -> None:
+    for name in KINDS[kind].signals:
+        module.add_module(name, nn.Identity())
+
+
+def _through(taps: nn.Module, name: str, value: Tensor) -> Tensor:
+    """What a tap, with whatever hangs on it, makes of a value."""
+    given = getattr(taps, name)(value)
+    if not isinstance(given, Tensor) or given.shape != value.shape:
+        got = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
+        raise InputError(f"needed a tensor of shape {tuple(value.shape)} from what hangs on the tap {name}, got {got}")
+    return given
+
+
+def _held(given: Mapping[str, Tensor]) -> Tap:
+    """The tap that knows some values already."""
+    return lambda name, value: given.get(name, value)
+
+
+class _Layer:
+    """What makes a stack of layers run step by step: its `forward`."""
+
+    def forward(self: Any, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Tensor | PackedSequence, Any]:
+        """As the layer that this replaces."""
+        kind, form = kind_of(self)
+        rows, layout = lay_out(input, input_size=self.input_size, batch_first=self.batch_first, dtype=None)
+        initial = initial_states(self, kind, layout, hx, rows)
+        names = KINDS[kind].states
+        directions = 2 if self.bidirectional else 1
+        tops: list[Tensor] = []
+        ends: list[dict[str, Tensor]] = []
+        for at, suffix in enumerate(suffixes(self)):
+            if at and at % directions == 0:
+                rows = torch.cat(tops[-directions:], dim=1)
+                rows = torch.dropout(rows, self.dropout, True) if draws(self) else rows
+            states = {name: state[at] for name, state in zip(names, initial, strict=True)}
+            left = _run(getattr(self, suffix), kind, form, weights_of(self, suffix), rows, states, layout, at % directions == 1)
+            tops.append(left["hidden_state"])
+            ends.append({name: last(left[name], states[name], layout.sizes, at % directions == 1) for name in names})
+        output = layout.output(torch.cat(tops[-directions:], dim=1))
+        last_states = tuple(layout.state_out(torch.stack([end[name] for end in ends])) for name in names)
+        return output, last_states if len(names) == 2 else last_states[0]
+
+
+class _Cell:
+    """What makes a cell run through its taps: its `forward`."""
+
+    def forward(self: Any, input: Tensor, hx: Any = None) -> Any:
+        """As the cell that this replaces."""
+        kind, form = kind_of(self)
+        names = KINDS[kind].states
+        if not isinstance(input, Tensor) or input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
+            got = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
+            raise InputError(f"needed an input of shape (batch, {self.input_size}) or ({self.input_size},), got {got}")
+        shape = (*input.shape[:-1], self.hidden_size)
+        given = [input.new_zeros(shape) for _ in names] if hx is None else list(hx) if len(names) == 2 else [hx]
+        if [tuple(getattr(state, "shape", ())) for state in given] != [shape] * len(names):
+            raise InputError(f"needed {' and '.join(names)} of shape {shape}, got {[tuple(getattr(one, 'shape', ())) for one in given]}")
+        weights = Weights(*(getattr(self, name, None) for name in Weights._fields))  # type: ignore[arg-type]
+        by = stepper(kind, form, tap=partial(_through, self))
+        now = by(*(one.reshape(-1, one.shape[-1]) for one in (input, *given)), weights)
+        after = tuple(getattr(now, name).reshape(shape) for name in names)
+        return after if len(names) == 2 else after[0]
+
+
+def _run(
+    lane: Lane, kind: str, form: Form | None, weights: Weights, x: Tensor, states: dict[str, Tensor], layout: Layout, reverse: bool
+) -> Mapping[str, Tensor]:
+    """One layer in one direction through its taps: what leaves it by name, rows as in `Layout`."""
+    by = stepper(kind, form, tap=partial(_through, lane))
+    steps, _ = walk(x, states, lambda x, *states: by(x, *states, weights), layout.sizes, reverse)
+    ran = {name: torch.cat([getattr(now, name) for now in steps]) for name in KINDS[kind].signals}
+
+    def tap(name: str, rows: Tensor) -> Tensor:
+        return layout.rows_of(_through(lane.sequence, name, layout.batch_time(rows)))
+
+    if form is not None:
+        return _lstm_again(ran, weights, states["cell_state"], layout.sizes, reverse, tap)
+    if kind == "gru":
+        return _gru_again(ran, weights, x, states["hidden_state"], layout.sizes, reverse, tap)
+    return {"hidden_state": tap("hidden_state", ran["hidden_state"])}
+
+
+def _lstm_again(ran: Mapping[str, Tensor], weights: Weights, c0: Tensor, sizes: Sequence[int], reverse: bool, tap: Tap) -> dict[str, Tensor]:
+    """c and h from what the taps make of the gates that ran.
+
+    Each is what ran, plus what has become of it minus what became of it: bit for bit what ran where nothing was changed, edits at
+    step taps kept.
+    """
+    # A layer that reads nothing: its gates are known.
+    unread = Weights(weights.weight_ih[:, :0], weights.weight_hh[:, :0], weight_hr=weights.weight_hr)
+
+    def of(given: Mapping[str, Tensor], c: Tensor) -> Any:
+        return step(c[:, :0], c[:, :0], c, unread, Form(None), tap=_held(given))
+
+    gates = {name: ran[name] for name in ("input_gate", "forget_gate", "cell_candidate", "output_gate")}
+    new = {name: tap(name, rows) for name, rows in gates.items()}
+    seen = before(ran["cell_state"], c0, sizes, reverse)
+    c = _carried("cell_state", of, new, ran["cell_state"], of(gates, seen).cell_state, c0, sizes, reverse)
+    shown = tap("cell_state", c)
+    became, becomes = (of(one | {"cell_state": cell}, seen).hidden_state for one, cell in ((gates, ran["cell_state"]), (new, shown)))
+    return {"cell_state": shown, "hidden_state": tap("hidden_state", ran["hidden_state"] + (becomes - became))}
+
+
+def _gru_again(
+    ran: Mapping[str, Tensor], weights: Weights, x: Tensor, h0: Tensor, sizes: Sequence[int], reverse: bool, tap: Tap
+) -> dict[str, Tensor]:
+    """The same for a GRU: its candidate and h."""
+
+    def of(given: Mapping[str, Tensor], h: Tensor) -> Any:
+        return gru_step(h[:, :0], h, weights._replace(weight_ih=weights.weight_ih[:, :0]), tap=_held(given))
+
+    gates = {name: ran[name] for name in ("reset_gate", "update_gate")}
+    new = {name: tap(name, rows) for name, rows in gates.items()}
+    seen = before(ran["hidden_state"], h0, sizes, reverse)
+    became, becomes = (gru_step(x, seen, weights, tap=_held(one)).candidate for one in (gates, new))
+    new["candidate"] = tap("candidate", ran["candidate"] + (becomes - became))
+    raw = of(gates | {"candidate": ran["candidate"]}, seen).hidden_state
+    return {"hidden_state": tap("hidden_state", _carried("hidden_state", of, new, ran["hidden_state"], raw, h0, sizes, reverse))}
+
+
+def _carried(
+    name: str,
+    of: Callable[[Mapping[str, Tensor], Tensor], Any],
+    given: Mapping[str, Tensor],
+    ran: Tensor,
+    raw: Tensor,
+    initial: Tensor,
+    sizes: Sequence[int],
+    reverse: bool,
+) -> Tensor:
+    """A state that goes on with itself over the whole sequence."""
+
+    def one(row: Tensor, state: Tensor) -> Any:
+        *parts, was, became = row.chunk(len(given) + 2, dim=1)
+        becomes = getattr(of(dict(zip(given, parts, strict=True)), state), name)
+        return SimpleNamespace(**{name: was + (becomes - became)})
+
+    steps, _ = walk(torch.cat([*given.values(), ran, raw], dim=1), {name: initial}, one, sizes, reverse)
+    return torch.cat([getattr(now, name) for now in steps])
+
+
+# ---- making and certifying the copy
+
+
+@cache
+def _class_of(kind: type[nn.Module]) -> type[nn.Module]:
+    """A class of layers or cells as one that runs through taps."""
+    runs = _Cell if issubclass(kind, _CELLS) else _Layer
+    return type(f"Unfused{kind.__name__}", (runs, kind), {"__module__": __name__, "__doc__": kind.__doc__, "__reduce_ex__": _reduced})
+
+
+def _blank(kind: type[nn.Module]) -> nn.Module:
+    made = _class_of(kind)
+    return made.__new__(made)
+
+
+def _reduced(module: nn.Module, protocol: int) -> tuple[Any, ...]:
+    """What pickle and copy make it from: its class has no name that they could find."""
+    return _blank, (type(module).__bases__[1],), module.__getstate__()
+
+
+def _open(module: nn.Module) -> None:
+    """Make a layer or cell run through taps, in place: so it keeps its parameters, names, options, hooks and parametrisations."""
+    kind, _ = kind_of(module)
+    if isinstance(module, _CELLS):
+        _add_taps(module, kind)
+    else:
+        for suffix in suffixes(cast(Any, module)):
+            module.add_module(suffix, Lane(kind))
+    vars(module).pop("forward", None)
+    module.__class__ = _class_of(type(module))
+
+
+def drawn_calls(module: Any) -> list[tuple[Any, ...]]:
+    """One call of a layer, or one of a cell for each step, with short sequences and states that are always the same."""
+    weight = next(module.parameters())
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(weight.device, weight.dtype)
+
+    cell = isinstance(module, _CELLS)
+    sizes = (getattr(module, "proj_size", 0) or module.hidden_size, module.hidden_size)[: len(KINDS[kind_of(module)[0]].states)]
+    states = tuple(draw(*(() if cell else (len(suffixes(module)),)), _BATCH, size) for size in sizes)
+    state = states if len(sizes) == 2 else states[0]
+    if cell:
+        return [(draw(_BATCH, module.input_size), state) for _ in range(_STEPS)]
+    return [(draw(*((_BATCH, _STEPS) if module.batch_first else (_STEPS, _BATCH)), module.input_size), state)]
+
+
+@contextmanager
+def seeded(model: nn.Module) -> Iterator[None]:
+    """The random state always the same, and afterwards as it was."""
+    devices = sorted({parameter.device.index or 0 for parameter in model.parameters() if parameter.device.type == "cuda"})
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(0)
+        yield
+
+
+def taps_of(module: Any) -> dict[str, nn.Module]:
+    """What holds the step taps of an opened layer or cell, by the names that recordings of it alone have."""
+    if isinstance(module, _CELLS):
+        return {key_of("", ""): module}
+    return {suffix: getattr(module, suffix) for suffix in suffixes(module)}
+
+
+def same(where: str, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:
+    """Hold what a copy computed against what it stands for, by the tolerances of a recording's certificate.
+
+    Raises
+    ------
+    CertificateError
+        If they differ, naming `where`.
+    """
+    for one, other in zip(ours, theirs, strict=True):
+        dtype = other.dtype if other.is_floating_point() else torch.float64
+        layout = Layout((1,), False, False, False)
+        certify(where, 0, Opened("", None, layout, [], {"output": one}, {"output": other}, {}, dtype, False, False), ())
+
+
+@torch.no_grad()
+def _certify(path: str, reference: Any, candidate: Any) -> None:
+    """Hold an opened module against the one that it was: every gate and state, and what it returns.
+
+    Their `forward` is called, so that no hook of the user's sees the drawn sequences.
+    """
+    calls, signals = drawn_calls(reference), KINDS[kind_of(reference)[0]].signals
+    with seeded(reference), record(reference.eval()) as recording:
+        returned = [reference.forward(*call) for call in calls]
+    seen: dict[tuple[str, str], list[Tensor]] = {(key, name): [] for key in taps_of(candidate) for name in signals}
+    for (key, name), values in seen.items():
+        tap = getattr(taps_of(candidate)[key], name)
+        tap.register_forward_hook(lambda tap, inputs, value, values=values: values.append(value))
+    candidate.eval()
+    with seeded(candidate):
+        ours = [candidate.forward(*call) for call in calls]
+    for key, trajectory in recording.items():
+        where = f"{path}.{'' if isinstance(reference, _CELLS) else key}".strip(".")
+        for name in signals:
+            recorded = torch.cat([call.trajectory.signals[name] for call in recording.calls[key]], dim=1)
+            tapped = torch.stack(seen[key, name][:: -1 if trajectory.reverse else 1], dim=1)
+            same(f"{name} of {where}".removesuffix(" of "), [tapped], [recorded])
+    same(path, tree_leaves(ours), tree_leaves(returned))
+
+
+@torch.no_grad()
+def _certify_whole(reference: nn.Module, candidate: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Hold what a copy returns against what the model returns."""
+    found = []
+    for model in (candidate.eval(), reference.eval()):
+        given, named = tree_map(lambda one: one.clone() if isinstance(one, Tensor) else one, (inputs, dict(kwargs)))
+        with seeded(model):
+            found.append([leaf for leaf in tree_leaves(model(*given, **named)) if isinstance(leaf, Tensor)])
+    if not found[1]:
+        raise InputError(f"needed a model that returns tensors, to compare the copy's with, got none from {type(reference).__name__}")
+    same("the model's output", *found)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lstm_explain.nn.lstm import PeepholeLSTM as PeepholeLSTM
     from lstm_explain.nn.lstm import PeepholeLSTMCell as PeepholeLSTMCell
     from lstm_explain.plots import plot as plot
+    from lstm_explain.pruned import prune as prune
     from lstm_explain.recording.cells import register as register
     from lstm_explain.recording.certificate import Certificate as Certificate
     from lstm_explain.recording.files import load as load
@@ -54,6 +55,7 @@ _HOMES = {
     "errors": ("CertificateError", "InputError", "LstmExplainError", "OutputError", "RecordingError", "WeightsError"),
     "nn.lstm": ("PeepholeLSTM", "PeepholeLSTMCell"),
     "plots": ("plot",),
+    "pruned": ("prune",),
     "recording.cells": ("register",),
     "recording.certificate": ("Certificate",),
     "recording.files": ("load",),

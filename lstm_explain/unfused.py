@@ -45,28 +45,30 @@ def unfuse(model: Model, *inputs: Any, **kwargs: Any) -> Model:
     Whatever works on modules then works on gates: forward hooks, Captum's layer and neuron methods, nnsight, torchlens. In place of
     a layer ``twin.lstm`` there is one with, for each of its layers and directions, by PyTorch's name,
 
-    - ``twin.lstm.l0.forget_gate``, the *step taps*: called once at each step, in the order of reading, with one tensor ``(batch, unit)``
-      that is also returned. What a hook returns in its place is what the step goes on with, so that the change **feeds back** into all later
-      steps; a new ``cell_state`` is the one that h is made of.
-    - ``twin.lstm.l0.sequence.forget_gate``, the *sequence taps*: called once for each call of the layer, after its last step, with the
-      whole trajectory ``(batch, time, unit)``, in the order of the input whatever the layout, and zero where a packed sequence has ended.
-      What a hook returns is what **leaves the layer**: it isn't seen by the weights that read the states inside the layer, W_h and the
-      peepholes. Everything else is evaluated again from what the taps return: c_t = f_t ⊙ c_{t-1} + i_t ⊙ g_t over the whole sequence,
-      and then, with what the ``cell_state`` tap returns, h_t = o_t ⊙ tanh(c_t) and its projection; of a GRU the candidate (which r
-      acts on), and h_t = (1 - z_t) ⊙ n_t + z_t ⊙ h_{t-1} over the whole sequence. What the ``hidden_state`` tap returns is the layer's
-      output, which the next layer reads, and together with that of ``cell_state`` gives h_n and c_n.
+    - ``twin.lstm.l0.forget_gate``, the *step taps*: called once at each step, in the order of reading, with one tensor
+      ``(batch, unit)`` that is also returned. What a hook returns in its place is what the step goes on with, so that the change
+      **feeds back** into all later steps; a new ``cell_state`` is the one that h is made of.
+    - ``twin.lstm.l0.sequence.forget_gate``, the *sequence taps*: called once for each call of the layer, after its last step, with
+      the whole trajectory ``(batch, time, unit)``, in the order of the input whatever the layout, and zero where a packed sequence
+      has ended. What a hook returns changes what **leaves the layer**. The weights that read states inside the layer, W_h and the
+      peepholes, don't see it: they have read what ran. All else is evaluated again from what the taps return. In an LSTM
+      c_t = f_t ⊙ c_{t-1} + i_t ⊙ g_t, over the whole sequence, goes through the tap ``cell_state``, and of what that returns and o_t
+      comes h_t = o_t ⊙ tanh(c_t), or its projection. In a GRU n_t comes of r_t, and h_t = (1 - z_t) ⊙ n_t + z_t ⊙ h_{t-1} of n_t
+      and z_t, over the whole sequence. What the tap ``hidden_state`` returns is the layer's output, which the next layer reads;
+      h_n and c_n are the ends of what it and ``cell_state`` return.
 
-    So a gradient at a step tap is the whole derivative, as `Recording.gradients` has it; at a sequence tap it is the derivative with all other
-    gates held, along the cell's memory alone. The sequence taps of all gates together are a whole cut through a layer: what passes
-    from its input to its output passes through one of them, so that attributions to them (Captum's ``LayerIntegratedGradients`` on
-    the list of them) add up. Captum can't use a module that runs many times in a pass, so it needs these. An additive change made at a
-    step tap stays in what sequence taps get; where neither is changed the layer's outputs are those of its steps, bit for bit.
+    So a gradient at a step tap is the whole derivative, as `Recording.gradients` has it. At a sequence tap it is the derivative along
+    the cell's memory alone, with all other gates held. The sequence taps of all gates together are a cut through the layer: what
+    passes from its input to its output passes through one of them, so that attributions to them all (Captum's
+    ``LayerIntegratedGradients`` on the list of them) add up. Captum can't use a module that runs many times in a pass: it needs these.
+    What a step tap adds to a value stays added to what the sequence taps get. Where nothing is changed the layer returns what its
+    steps gave, bit for bit.
 
     A cell, ``twin.cell``, is called once per step by the model itself, and has step taps only: ``twin.cell.forget_gate``.
 
-    Packed sequences reach a step tap as those that have this step, the longest first. Weights are read at each call under
-    the names that they had (``state_dict`` is the same), also parametrised and pruned ones. Masks of dropout between layers are drawn as on the
-    CPU. A twin is tens of times slower than a fused layer.
+    A packed sequence reaches a step tap as those sequences that have this step, the longest first. Weights are read at each call
+    under the names that they had (``state_dict`` is the same), parametrised and pruned ones too. Masks of dropout between layers are
+    drawn as on the CPU. A twin is tens of times slower than a fused layer.
 
     Parameters
     ----------
@@ -79,10 +81,10 @@ def unfuse(model: Model, *inputs: Any, **kwargs: Any) -> Model:
     Returns
     -------
     torch.nn.Module
-        In the same mode, on the same device and of the same dtype, weights that were tied still tied. It is certified: every replaced
-        layer has been held against the one that it replaces, on a short drawn sequence from a drawn state, in evaluation mode: every gate and
-        state at every step, and what it returns. With `inputs` the outputs of the two models have been compared as well, in evaluation
-        mode, with the random state put back. Tolerances are those of a recording's certificate.
+        In the same mode, on the same device and of the same dtype, weights that were tied still tied. It is certified: each layer and
+        cell has been held against the one that it replaces, on a short drawn sequence from a drawn state, in evaluation mode: every
+        gate and state at every step, and what it returns. With `inputs` what the two models return has been compared as well, in
+        evaluation mode, with the random state put back. Tolerances are those of a recording's certificate.
 
     Raises
     ------
@@ -111,7 +113,7 @@ def unfuse(model: Model, *inputs: Any, **kwargs: Any) -> Model:
     twin = copied(model)
     modules = dict(twin.named_modules(remove_duplicate=False))
     for path, module in found.items():
-        _open(modules[path])
+        opened(modules[path])
         _certify(path, copied(module), copied(modules[path]))
     if inputs or kwargs:
         _certify_whole(copied(model), copied(twin), inputs, kwargs)
@@ -165,6 +167,11 @@ def copied(model: Model, instead: Mapping[nn.Module, nn.Module] | None = None) -
                 memo[id(value)] = value.detach().clone()
     with as_input_error(f"needed a model that can be copied with copy.deepcopy, got {type(model).__name__}"):
         return copy.deepcopy(model, memo)
+
+
+def is_cell(module: nn.Module) -> bool:
+    """Whether it is one of PyTorch's cells or ours, which takes one step at a time."""
+    return isinstance(module, _CELLS)
 
 
 def kind_of(module: Any) -> tuple[str, Form | None]:
@@ -273,8 +280,10 @@ def _run(
     return {"hidden_state": tap("hidden_state", ran["hidden_state"])}
 
 
-def _lstm_again(ran: Mapping[str, Tensor], weights: Weights, c0: Tensor, sizes: Sequence[int], reverse: bool, tap: Tap) -> dict[str, Tensor]:
-    """c and h from what the taps make of the gates that ran.
+def _lstm_again(
+    ran: Mapping[str, Tensor], weights: Weights, c0: Tensor, sizes: Sequence[int], reverse: bool, tap: Tap
+) -> dict[str, Tensor]:
+    """The states from what the taps make of the gates that ran.
 
     Each is what ran, plus what has become of it minus what became of it: bit for bit what ran where nothing was changed, edits at
     step taps kept.
@@ -352,19 +361,20 @@ def _reduced(module: nn.Module, protocol: int) -> tuple[Any, ...]:
     return _blank, (type(module).__bases__[1],), module.__getstate__()
 
 
-def _open(module: nn.Module) -> None:
+def opened(module: nn.Module) -> nn.Module:
     """Make a layer or cell run through taps, in place: so it keeps its parameters, names, options, hooks and parametrisations."""
     kind, _ = kind_of(module)
-    if isinstance(module, _CELLS):
+    if is_cell(module):
         _add_taps(module, kind)
     else:
         for suffix in suffixes(cast(Any, module)):
             module.add_module(suffix, Lane(kind))
-    vars(module).pop("forward", None)
+    vars(module).pop("forward", None)  # a copy of one that is being recorded has one
     module.__class__ = _class_of(type(module))
+    return module
 
 
-def drawn_calls(module: Any) -> list[tuple[Any, ...]]:
+def drawn_calls(module: Any, kind: str, cell: bool) -> list[tuple[Any, Any]]:
     """One call of a layer, or one of a cell for each step, with short sequences and states that are always the same."""
     weight = next(module.parameters())
     generator = torch.Generator().manual_seed(0)
@@ -372,8 +382,7 @@ def drawn_calls(module: Any) -> list[tuple[Any, ...]]:
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(weight.device, weight.dtype)
 
-    cell = isinstance(module, _CELLS)
-    sizes = (getattr(module, "proj_size", 0) or module.hidden_size, module.hidden_size)[: len(KINDS[kind_of(module)[0]].states)]
+    sizes = (getattr(module, "proj_size", 0) or module.hidden_size, module.hidden_size)[: len(KINDS[kind].states)]
     states = tuple(draw(*(() if cell else (len(suffixes(module)),)), _BATCH, size) for size in sizes)
     state = states if len(sizes) == 2 else states[0]
     if cell:
@@ -392,7 +401,7 @@ def seeded(model: nn.Module) -> Iterator[None]:
 
 def taps_of(module: Any) -> dict[str, nn.Module]:
     """What holds the step taps of an opened layer or cell, by the names that recordings of it alone have."""
-    if isinstance(module, _CELLS):
+    if is_cell(module):
         return {key_of("", ""): module}
     return {suffix: getattr(module, suffix) for suffix in suffixes(module)}
 
@@ -417,7 +426,8 @@ def _certify(path: str, reference: Any, candidate: Any) -> None:
 
     Their `forward` is called, so that no hook of the user's sees the drawn sequences.
     """
-    calls, signals = drawn_calls(reference), KINDS[kind_of(reference)[0]].signals
+    kind = kind_of(reference)[0]
+    calls, signals = drawn_calls(reference, kind, is_cell(reference)), KINDS[kind].signals
     with seeded(reference), record(reference.eval()) as recording:
         returned = [reference.forward(*call) for call in calls]
     seen: dict[tuple[str, str], list[Tensor]] = {(key, name): [] for key in taps_of(candidate) for name in signals}
@@ -428,7 +438,7 @@ def _certify(path: str, reference: Any, candidate: Any) -> None:
     with seeded(candidate):
         ours = [candidate.forward(*call) for call in calls]
     for key, trajectory in recording.items():
-        where = f"{path}.{'' if isinstance(reference, _CELLS) else key}".strip(".")
+        where = f"{path}.{'' if is_cell(reference) else key}".strip(".")
         for name in signals:
             recorded = torch.cat([call.trajectory.signals[name] for call in recording.calls[key]], dim=1)
             tapped = torch.stack(seen[key, name][:: -1 if trajectory.reverse else 1], dim=1)

@@ -211,8 +211,8 @@ def _take_options(pruned: Any, module: Any) -> None:
 
 
 def _described(pruned: Any) -> str:
-    defaults = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False, "proj_size": 0}
-    options = [f"{name}={value}" for name, default in defaults.items() if (value := getattr(pruned, name, default)) != default]
+    defaults: dict[str, Any] = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False, "proj_size": 0}
+    options = [f"{name}={vars(pruned)[name]}" for name, default in defaults.items() if vars(pruned).get(name, default) != default]
     gone = {name: [unit for unit in range(pruned.hidden_size) if unit not in kept] for name, kept in pruned.kept.items()}
     without = [
         f"without {len(units)} unit{'s' if len(units) > 1 else ''}{'' if name == 'cell' else f' of {name}'}: {', '.join(map(str, units))}"
@@ -318,20 +318,16 @@ def _cut(
     if weight_ch is not None:
         full = form is not None and form.peephole == "full"
         weight_ch = weight_ch[torch.cat([own + at for at in range(0, len(weight_ch), size)])][:, own] if full else weight_ch[:, own]
-    cut = Weights(
-        weight_ih,
-        weights.weight_hh[rows] if weight_hr is not None else weights.weight_hh[rows][:, own],
-        None if weights.bias_ih is None else weights.bias_ih[rows],
-        None if weights.bias_hh is None else weights.bias_hh[rows],
-        weight_ch,
-        None if weight_hr is None else weight_hr[:, own],
+    cut = weights._replace(
+        weight_ih=weight_ih,
+        weight_hh=weights.weight_hh[rows] if weight_hr is not None else weights.weight_hh[rows][:, own],
+        bias_ih=None if weights.bias_ih is None else weights.bias_ih[rows],
+        bias_hh=None if weights.bias_hh is None else weights.bias_hh[rows],
+        weight_ch=weight_ch,
+        weight_hr=None if weight_hr is None else weight_hr[:, own],
     )
-    return Weights(  # type: ignore[arg-type]
-        *(
-            None if now is None else nn.Parameter(now.detach().clone(), requires_grad=was.requires_grad)
-            for now, was in zip(cut, weights, strict=True)
-        )
-    )
+    trained = {name: was.requires_grad for name, was in weights._asdict().items() if was is not None}
+    return cut._replace(**{name: nn.Parameter(getattr(cut, name).detach().clone(), requires_grad=on) for name, on in trained.items()})
 
 
 def _like(part: Any, weights: Weights, hidden: int) -> nn.Module:
@@ -344,7 +340,7 @@ def _like(part: Any, weights: Weights, hidden: int) -> nn.Module:
         options["nonlinearity"] = part.nonlinearity
     if weights.weight_hr is not None:
         options["proj_size"] = len(weights.weight_hr)
-    made = kind(weights.weight_ih.shape[1], hidden, **options)
+    made: nn.Module = kind(weights.weight_ih.shape[1], hidden, **options)
     for name, weight in weights._asdict().items():
         if weight is not None:
             setattr(made, name if is_cell(part) else f"{name}_l0", weight)
@@ -389,7 +385,7 @@ def _certify(layer: str, module: Any, smaller: Any, suffix: str, removed: tuple[
     kind, names = kind_of(part)[0], KINDS[kind_of(part)[0]].states
     inner = opened(_part(whole, suffix))
     taps = next(iter(taps_of(inner).values())) if inner is not whole or suffix == "cell" else taps_of(inner)[suffix]
-    zeroed = [name for name in names if not (name == "hidden_state" and getattr(module, "proj_size", 0))]
+    zeroed = [name for name in names if name == "cell_state" or not getattr(module, "proj_size", 0)]
     where = torch.tensor([_kept(module)[suffix].index(unit) for unit in removed], device=next(module.parameters()).device)
     for name in zeroed:
         getattr(taps, name).register_forward_hook(lambda tap, inputs, value: value.index_fill(1, where, 0.0))

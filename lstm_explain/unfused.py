@@ -6,7 +6,7 @@ The equations are those of `lstm_explain.nn.equations`; nothing but taps is adde
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
@@ -199,7 +199,7 @@ class Lane(nn.Module):
 
 def _add_taps(module: nn.Module, kind: str) -> None:
     for name in KINDS[kind].signals:
-        module.add_module(name, nn.Identity())
+        module.add_module(name, nn.Identity().train(module.training))
 
 
 def _through(taps: nn.Module, name: str, value: Tensor) -> Tensor:
@@ -344,7 +344,6 @@ def _carried(
 # ---- making and certifying the copy
 
 
-@cache
 def _class_of(kind: type[nn.Module]) -> type[nn.Module]:
     """A class of layers or cells as one that runs through taps."""
     runs = _Cell if issubclass(kind, _CELLS) else _Layer
@@ -368,7 +367,7 @@ def opened(module: nn.Module) -> nn.Module:
         _add_taps(module, kind)
     else:
         for suffix in suffixes(cast(Any, module)):
-            module.add_module(suffix, Lane(kind))
+            module.add_module(suffix, Lane(kind).train(module.training))
     vars(module).pop("forward", None)  # a copy of one that is being recorded has one
     module.__class__ = _class_of(type(module))
     return module

@@ -30,7 +30,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn import functional
 
 Peephole = Literal["full", "diagonal"]
 Wiring = Literal["previous", "graves"]
@@ -108,7 +108,7 @@ def _sees(weight_ch: Tensor | None, form: Form) -> Callable[[str, Tensor], Tenso
         W = peephole_of(gate, weight_ch, form)
         if W is None:
             return 0.0
-        return linear(c, W) if form.peephole == "full" else c * W.reshape(-1)
+        return functional.linear(c, W) if form.peephole == "full" else c * W.reshape(-1)
 
     return seen
 
@@ -134,7 +134,7 @@ def step(x: Tensor, h: Tensor, c: Tensor, weights: Weights, form: Form, *, tap: 
     """
     W_x, W_h, b_x, b_h, W_c, W_r = weights
     W_c_on = _sees(W_c, form)
-    z_i, z_f, z_g, z_o = (linear(x, W_x, b_x) + linear(h, W_h, b_h)).chunk(4, dim=-1)
+    z_i, z_f, z_g, z_o = (functional.linear(x, W_x, b_x) + functional.linear(h, W_h, b_h)).chunk(4, dim=-1)
 
     i = tap("input_gate", torch.sigmoid(z_i + W_c_on("i", c)))
     f = tap("forget_gate", torch.sigmoid(z_f + W_c_on("f", c)))
@@ -142,15 +142,15 @@ def step(x: Tensor, h: Tensor, c: Tensor, weights: Weights, form: Form, *, tap: 
     c_new = tap("cell_state", f * c + i * g)
     o = tap("output_gate", torch.sigmoid(z_o + W_c_on("o", c if form.wiring == "previous" else c_new)))
     m = o * torch.tanh(c_new)
-    h_new = tap("hidden_state", m if W_r is None else linear(m, W_r))
+    h_new = tap("hidden_state", m if W_r is None else functional.linear(m, W_r))
     return Step(i, f, g, o, c_new, h_new)
 
 
 def gru_step(x: Tensor, h: Tensor, weights: Weights, *, tap: Tap = untouched) -> GRUStep:
     """One step of a GRU; ``x (batch, input)``, ``h (batch, hidden)`` before the step, `tap` as in `step`."""
     W_x, W_h, b_x, b_h, _, _ = weights
-    x_r, x_z, x_n = linear(x, W_x, b_x).chunk(3, dim=-1)
-    h_r, h_z, h_n = linear(h, W_h, b_h).chunk(3, dim=-1)
+    x_r, x_z, x_n = functional.linear(x, W_x, b_x).chunk(3, dim=-1)
+    h_r, h_z, h_n = functional.linear(h, W_h, b_h).chunk(3, dim=-1)
 
     r = tap("reset_gate", torch.sigmoid(x_r + h_r))
     z = tap("update_gate", torch.sigmoid(x_z + h_z))
@@ -161,7 +161,7 @@ def gru_step(x: Tensor, h: Tensor, weights: Weights, *, tap: Tap = untouched) ->
 def rnn_step(x: Tensor, h: Tensor, weights: Weights, nonlinearity: Nonlinearity, *, tap: Tap = untouched) -> RNNStep:
     """One step of a plain RNN; ``x (batch, input)``, ``h (batch, hidden)`` before the step, `tap` as in `step`."""
     W_x, W_h, b_x, b_h, _, _ = weights
-    a = linear(x, W_x, b_x) + linear(h, W_h, b_h)
+    a = functional.linear(x, W_x, b_x) + functional.linear(h, W_h, b_h)
     return RNNStep(tap("hidden_state", torch.tanh(a) if nonlinearity == "tanh" else torch.relu(a)))
 
 

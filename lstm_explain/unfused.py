@@ -161,8 +161,8 @@ def copied(model: Model, instead: Mapping[nn.Module, nn.Module] | None = None) -
     """A deep copy, also of a model that holds weights computed at its latest call, with some modules replaced wherever they stand."""
     memo: dict[int, Any] = {id(module): other for module, other in (instead or {}).items()}
     for module in model.modules():
-        for value in vars(module).values():
-            # Such weights are written anew before each call: by pruning, by old norms, by weight dropping.
+        for value in tree_leaves(list(vars(module).values())):
+            # Weights that pruning, old norms and weight dropping write anew before each call, and what a model keeps of the last one.
             if isinstance(value, Tensor) and value.grad_fn is not None:
                 memo[id(value)] = value.detach().clone()
     with as_input_error(f"needed a model that can be copied with copy.deepcopy, got {type(model).__name__}"):

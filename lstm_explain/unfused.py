@@ -58,11 +58,11 @@ def unfuse(model: Model, *inputs: Any, **kwargs: Any) -> Model:
       h_n and c_n are the ends of what it and ``cell_state`` return.
 
     So a gradient at a step tap is the whole derivative, as `Recording.gradients` has it. At a sequence tap it is the derivative along
-    the cell's memory alone, with all other gates held. The sequence taps of all gates together are a cut through the layer: what
-    passes from its input to its output passes through one of them, so that attributions to them all (Captum's
-    ``LayerIntegratedGradients`` on the list of them) add up. Captum can't use a module that runs many times in a pass: it needs these.
-    What a step tap adds to a value stays added to what the sequence taps get. Where nothing is changed the layer returns what its
-    steps gave, bit for bit.
+    the cell's memory alone, with all other gates held. The sequence taps of an LSTM's gates and candidate together, or of a GRU's update
+    gate and candidate, are a cut through the layer: what passes from its input to its output passes through one of them, so that
+    attributions to them all (Captum's ``LayerIntegratedGradients`` on the list of them) add up. Captum can't use a module that runs
+    many times in a pass: it needs these. What a step tap adds to a value stays added to what the sequence taps get. Where nothing is
+    changed the layer returns what its steps gave, bit for bit.
 
     A cell, ``twin.cell``, is called once per step by the model itself, and has step taps only: ``twin.cell.forget_gate``.
 

@@ -414,7 +414,7 @@ def same(where: str, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:
         If they differ, naming `where`.
     """
     for one, other in zip(ours, theirs, strict=True):
-        dtype = other.dtype if other.is_floating_point() else torch.float64
+        dtype = one.dtype if one.is_floating_point() else torch.float64
         layout = Layout((1,), False, False, False)
         certify(where, 0, Opened("", None, layout, [], {"output": one}, {"output": other}, {}, dtype, False, False), ())
 

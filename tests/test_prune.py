@@ -16,7 +16,7 @@ from lstm_explain.errors import CertificateError, InputError, RecordingError
 
 STACKS = {
     "plain": {"initial_state": True},
-    "deep": {"num_layers": 3, "bidirectional": True, "initial_state": True},
+    "deep": {"num_layers": 2, "bidirectional": True, "initial_state": True},
     "projected": {"num_layers": 2, "bidirectional": True, "proj_size": 1, "initial_state": True},
     "without_bias": {"num_layers": 2, "bias": False},
 }
@@ -25,7 +25,8 @@ CASES = [
     for kind in ALL_KINDS
     for stack in STACKS
     for layout in LAYOUTS
-    if (stack == "deep" or layout == "packed_unsorted") and (stack != "projected" or kind == "torch" or not isinstance(kind, str))
+    if (layout == "packed_unsorted" or (stack == "deep" and kind in ("torch", "gru", ("full", "graves"))))
+    and (stack != "projected" or kind == "torch" or not isinstance(kind, str))
 ]
 
 
@@ -35,7 +36,9 @@ def held_at_zero(case, module, gone):
 
     def zeroed(name, value, units):
         return (
-            value.index_fill(0, torch.tensor(units), 0.0) if name == "cell_state" or (name == "hidden_state" and not projected) else value
+            value.index_fill(0, torch.tensor(units, dtype=torch.long), 0.0)
+            if name == "cell_state" or (name == "hidden_state" and not projected)
+            else value
         )
 
     sequences, states = drawn_states(case, 1 if isinstance(module, (nn.GRU, nn.RNN)) else 2)
@@ -191,10 +194,8 @@ def test_units_that_are_gone_projections_and_computed_or_tied_weights_are_refuse
     masked, normed = nn.LSTM(2, 3), nn.LSTM(2, 3)
     prune.random_unstructured(masked, "weight_hh_l0", amount=0.5)
     parametrizations.weight_norm(normed, "weight_hh_l0")
-    for model in (masked, normed):
-        assert "needed weights of l0 that are parameters, got weight_hh_l0 computed" in refused(
-            InputError, lambda: lx.prune(model, "l0", [0])
-        )
+    for message in [refused(InputError, lambda one=one: lx.prune(one, "l0", [0])) for one in (masked, normed)]:
+        assert message.startswith("needed weights of l0 that are parameters, got weight_hh_l0 computed")
     tied = nn.ModuleDict({"one": nn.LSTM(2, 3), "two": nn.LSTM(2, 3)})
     tied["two"].weight_hh_l0 = tied["one"].weight_hh_l0
     assert "got one.weight_hh_l0 tied to two.weight_hh_l0" in refused(InputError, lambda: lx.prune(tied, "two.l0", [0]))

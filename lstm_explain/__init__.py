@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from lstm_explain.nn.lstm import PeepholeLSTM as PeepholeLSTM
     from lstm_explain.nn.lstm import PeepholeLSTMCell as PeepholeLSTMCell
     from lstm_explain.plots import plot as plot
+    from lstm_explain.pruned import prune as prune
     from lstm_explain.recording.cells import register as register
     from lstm_explain.recording.certificate import Certificate as Certificate
     from lstm_explain.recording.files import load as load
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from lstm_explain.study import Place as Place
     from lstm_explain.study import Study as Study
     from lstm_explain.trajectory import Trajectory as Trajectory
+    from lstm_explain.unfused import unfuse as unfuse
 
 _HOMES = {
     "analyses.attribution.attribute": ("attribute",),
@@ -63,6 +65,7 @@ _HOMES = {
     "nn.kernels.native": ("backend",),
     "nn.lstm": ("PeepholeLSTM", "PeepholeLSTMCell"),
     "plots": ("plot",),
+    "pruned": ("prune",),
     "recording.cells": ("register",),
     "recording.certificate": ("Certificate",),
     "recording.files": ("load",),
@@ -70,6 +73,7 @@ _HOMES = {
     "recording.runner": ("record",),
     "study": ("Place", "Study"),
     "trajectory": ("Trajectory",),
+    "unfused": ("unfuse",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -134,6 +134,17 @@ def sequences_and_state(case, dtype=torch.float64):
     return sequences, state if case.initial_state else None
 
 
+def drawn_states(case, count):
+    """The sequences, and for each the first `count` of its initial states, ``(layer * direction, unit)``, zero where the case has none."""
+    sequences, state = sequences_and_state(case)
+    if state is None:
+        sizes = case.proj_size or case.hidden_size, case.hidden_size
+        state = [torch.zeros(len(case.suffixes), len(sequences), size, dtype=torch.float64) for size in sizes]
+    elif case.layout == "unbatched":
+        state = [part.unsqueeze(1) for part in state]
+    return sequences, [[part[:, at] for part in state[:count]] for at in range(len(sequences))]
+
+
 def laid_out(case, sequences):
     """Sequences as the one input of the case."""
     if case.packed:

@@ -30,7 +30,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn import functional  # not its functions by name: tracers of operations find them in their module
 
 Peephole = Literal["full", "diagonal"]
 Wiring = Literal["previous", "graves"]
@@ -106,7 +106,7 @@ def _sees(weight_ch: Tensor | None, form: Form) -> Callable[[str, Tensor], Tenso
         W = peephole_of(gate, weight_ch, form)
         if W is None:
             return 0.0
-        return linear(c, W) if form.peephole == "full" else c * W.reshape(-1)
+        return functional.linear(c, W) if form.peephole == "full" else c * W.reshape(-1)
 
     return seen
 
@@ -128,7 +128,7 @@ def unedited(name: str, signal: Tensor) -> Tensor:
 
 def read(x: Tensor, weights: Weights) -> Tensor:
     """What an input gives to the gates, of any number of steps at once: ``(rows, input)`` to ``(rows, k*hidden)``."""
-    return linear(x, weights.weight_ih, weights.bias_ih)
+    return functional.linear(x, weights.weight_ih, weights.bias_ih)
 
 
 def step(x: Tensor, h: Tensor, c: Tensor, weights: Weights, form: Form) -> Step:
@@ -149,7 +149,7 @@ def _step(z_x: Tensor, h: Tensor, c: Tensor, weights: Weights, form: Form, edit:
     """`step` of what `read` gives, with a slot for edits."""
     _, W_h, _, b_h, W_c, W_r = weights
     W_c_on = _sees(W_c, form)
-    z_i, z_f, z_g, z_o = (z_x + linear(h, W_h, b_h)).chunk(4, dim=-1)
+    z_i, z_f, z_g, z_o = (z_x + functional.linear(h, W_h, b_h)).chunk(4, dim=-1)
 
     i = edit("input_gate", torch.sigmoid(z_i + W_c_on("i", c)))
     f = edit("forget_gate", torch.sigmoid(z_f + W_c_on("f", c)))
@@ -157,7 +157,7 @@ def _step(z_x: Tensor, h: Tensor, c: Tensor, weights: Weights, form: Form, edit:
     c_new = edit("cell_state", f * c + i * g)
     o = edit("output_gate", torch.sigmoid(z_o + W_c_on("o", c if form.wiring == "previous" else c_new)))
     m = o * torch.tanh(c_new)
-    h_new = edit("hidden_state", m if W_r is None else linear(m, W_r))
+    h_new = edit("hidden_state", m if W_r is None else functional.linear(m, W_r))
     return Step(i, f, g, o, c_new, h_new)
 
 
@@ -169,7 +169,7 @@ def gru_step(x: Tensor, h: Tensor, weights: Weights) -> GRUStep:
 def _gru_step(z_x: Tensor, h: Tensor, weights: Weights, edit: Edit) -> GRUStep:
     _, W_h, _, b_h, _, _ = weights
     x_r, x_z, x_n = z_x.chunk(3, dim=-1)
-    h_r, h_z, h_n = linear(h, W_h, b_h).chunk(3, dim=-1)
+    h_r, h_z, h_n = functional.linear(h, W_h, b_h).chunk(3, dim=-1)
 
     r = edit("reset_gate", torch.sigmoid(x_r + h_r))
     z = edit("update_gate", torch.sigmoid(x_z + h_z))
@@ -184,7 +184,7 @@ def rnn_step(x: Tensor, h: Tensor, weights: Weights, nonlinearity: Nonlinearity)
 
 def _rnn_step(z_x: Tensor, h: Tensor, weights: Weights, nonlinearity: Nonlinearity, edit: Edit) -> RNNStep:
     _, W_h, _, b_h, _, _ = weights
-    a = z_x + linear(h, W_h, b_h)
+    a = z_x + functional.linear(h, W_h, b_h)
     return RNNStep(edit("hidden_state", torch.tanh(a) if nonlinearity == "tanh" else torch.relu(a)))
 
 

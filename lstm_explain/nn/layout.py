@@ -66,6 +66,13 @@ class Layout(NamedTuple):
             return pad_packed_sequence(self._pack(rows), batch_first=True)[0]
         return self._by_step(rows).transpose(0, 1)
 
+    def rows_of(self, signal: Tensor) -> Tensor:
+        """The inverse of `batch_time`: what stands where a packed sequence has ended is left out."""
+        if not self.packed:
+            return signal.transpose(0, 1).flatten(0, 1)
+        signal = signal if self.sorted_indices is None else signal.index_select(0, self.sorted_indices)
+        return torch.cat([signal[:n, t] for t, n in enumerate(self.sizes)])
+
     def lengths(self) -> Tensor:
         """How many steps each sequence has, ``(batch,)``, in the order of the input."""
         sizes = torch.tensor(self.sizes)

@@ -128,7 +128,7 @@ def words_of(module: nn.Module) -> tuple[str, ...] | None:
     return KINDS["lstm"].signals
 
 
-def _targets(model: nn.Module, keep: Keep) -> dict[str, nn.Module]:
+def targets_in(model: nn.Module, keep: Keep) -> dict[str, nn.Module]:
     """The modules to record by path, each under the first one.
 
     Raises
@@ -143,7 +143,7 @@ def _targets(model: nn.Module, keep: Keep) -> dict[str, nn.Module]:
         if _opener_of(module) is not None and all(module is not other for other in found.values()):
             found[path] = module
     if not found:
-        closed = _closed(model)
+        closed = closed_in(model)
         others = ", ".join(f"{path or 'the model'} ({why})" for path, why in closed.items())
         raise RecordingError(
             f"needed a model with recurrent layers or cells, found {others or 'none'} in {type(model).__name__}; a cell of your own can be "
@@ -161,7 +161,7 @@ def _targets(model: nn.Module, keep: Keep) -> dict[str, nn.Module]:
     return kept
 
 
-def _closed(model: nn.Module) -> dict[str, str]:
+def closed_in(model: nn.Module) -> dict[str, str]:
     """The modules that are recurrent but can't be opened: which, and what to do instead."""
     closed: dict[str, str] = {}
     for path, module in _paths(model):
@@ -228,7 +228,14 @@ def _names(what: str, names: Sequence[str] | str | None) -> tuple[str, ...] | No
     return given
 
 
-def _units(units: Sequence[int] | None) -> tuple[int, ...] | None:
+def numbered_units(units: Sequence[int] | None) -> tuple[int, ...] | None:
+    """Units as a user gave them, by number, each once; None for all.
+
+    Raises
+    ------
+    InputError
+        If they aren't.
+    """
     if units is None:
         return None
     try:
@@ -326,7 +333,7 @@ def record(
         where = None if device is None else torch.device(device)
     except (RuntimeError, TypeError):
         raise InputError(f"needed a device, like 'cpu', got {device!r}") from None
-    keep = Keep(_names("signals", signals), _names("layers", layers), _units(units), dtype, where)
+    keep = Keep(_names("signals", signals), _names("layers", layers), numbered_units(units), dtype, where)
     if max_bytes is not None and (isinstance(max_bytes, bool) or not isinstance(max_bytes, int)):
         raise InputError(f"needed max_bytes as a whole number, got {max_bytes!r}")
     if into is not None and not isinstance(into, (list, tuple)):
@@ -334,13 +341,13 @@ def record(
     if missing := [one for one in into or () if isinstance(one, type) or not hasattr(one, "update")]:
         got = f"the class {missing[0].__name__}" if isinstance(missing[0], type) else f"{type(missing[0]).__name__}, without update"
         raise InputError(f"needed into as streaming analyses, like lx.Saturation(), got {got}")
-    targets = _targets(model, keep)
+    targets = targets_in(model, keep)
     aliases: dict[str, tuple[str, ...]] = {}
     for path, module in _paths(model):
         first = next((name for name, target in targets.items() if target is module), path)
         if first != path:
             aliases[first] = (*aliases.get(first, ()), path)
-    recording = Recording(targets, _closed(model), aliases)
+    recording = Recording(targets, closed_in(model), aliases)
     recording.annotate(lengths=lengths, valid=valid)
     recording.kept = f"nothing, handed on to {', '.join(type(one).__name__ for one in into)}" if into else str(keep) or None
     recorder = Recorder(recording, keep, into or (), max_bytes, grad)

@@ -6,7 +6,7 @@ from cases import FORMS, LAYOUTS, LENGTHS, Case, call_of, close, laid_out, peeph
 from cases import sequences_and_state as drawn
 from scalar import SIGNALS, run_layer
 
-from lstm_explain.nn.equations import Form, Weights, peephole_of, step, unroll
+from lstm_explain.nn.equations import Form, Weights, peephole_of, read, step, stepper, unedited, unroll
 from lstm_explain.nn.kernels import sequence as kernel
 from lstm_explain.nn.layers import weights_of
 from lstm_explain.nn.layout import lay_out
@@ -135,3 +135,49 @@ def test_peepholes_are_read_from_their_own_rows(peephole):
     assert [float(peephole_of(gate, weight_ch, form).unique()) for gate in "ifo"] == [0.0, 1.0, 2.0]
     assert peephole_of("g", weight_ch, form) is None
     assert peephole_of("i", None, form) is None
+
+
+TAPPED = {
+    "lstm": Form(None),
+    "graves": Form("full", "graves"),
+    "gru": None,
+    "rnn_tanh": None,
+}
+
+
+@pytest.mark.parametrize("kind", TAPPED)
+def test_what_an_edit_returns_is_what_the_step_goes_on_with(kind):
+    form = TAPPED[kind]
+    k = {"gru": 3, "rnn_tanh": 1}.get(kind, 4)
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    weights = Weights(normal(3 * k, 2), normal(3 * k, 3), normal(3 * k), normal(3 * k), normal(9, 3) if kind == "graves" else None)
+    x, states = normal(4, 2), [normal(4, 3)] * (1 if form is None else 2)
+    by, z_x = stepper(kind, form, weights), read(x, weights)
+    plain = by(z_x, states, unedited)
+    seen = {}
+
+    def see(name, value):
+        seen[name] = value
+        return value
+
+    assert all(torch.equal(value, plain[name]) for name, value in by(z_x, states, see).items())
+    assert all(torch.equal(seen[name], plain[name]) for name in plain) and set(seen) == set(plain)
+    for edited in plain:
+        now = by(z_x, states, lambda name, value, edited=edited: value + 0.5 if name == edited else value)
+        assert torch.equal(now[edited], plain[edited] + 0.5)
+        if kind in ("lstm", "graves"):
+            i, f, g, o, c, h = now.values()
+            if edited != "cell_state":
+                torch.testing.assert_close(c, f * states[1] + i * g, rtol=0, atol=1e-12)
+            if edited != "hidden_state":
+                torch.testing.assert_close(h, o * torch.tanh(c), rtol=0, atol=1e-12)
+        if kind == "gru" and edited != "hidden_state":
+            _, z, n, h = now.values()
+            torch.testing.assert_close(h, (1 - z) * n + z * states[0], rtol=0, atol=1e-12)
+    if kind == "graves":
+        now = by(z_x, states, lambda name, value: value + 0.5 if name == "cell_state" else value)
+        assert not torch.equal(now["output_gate"], plain["output_gate"])

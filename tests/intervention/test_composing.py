@@ -111,6 +111,21 @@ def test_a_subclass_with_a_pass_of_its_own_must_be_what_its_equations_say():
         doubled(X)
 
 
+def test_a_subclass_has_the_masks_of_its_own_pass():
+    plain = layer_of("torch", of_layout("batch_first", num_layers=2), dropout=0.5)
+    found = []
+    for made in (nn.LSTM, Scaled):
+        layer = made(2, 3, num_layers=2, dropout=0.5, batch_first=True, dtype=torch.float64)
+        layer.load_state_dict(plain.state_dict())
+        torch.manual_seed(0)
+        with torch.no_grad(), lx.intervene(layer, "l1", forget_gate=lx.add(0.0), feedback=True):
+            found.append((layer(X)[0], torch.get_rng_state()))
+    torch.manual_seed(0)
+    clean = plain(X)[0].detach()
+    assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
+    torch.testing.assert_close(found[0][0], clean, rtol=0, atol=1e-12)
+
+
 def test_weights_that_are_computed_when_they_are_read_are_those_of_the_call():
     class Noise(nn.Module):
         def forward(self, weight):

@@ -5,8 +5,9 @@ from threading import Thread
 
 import pytest
 import torch
+from cases import last_states
 from every_kind import CELLS, LAYERS, Leaky, inputs, leaky, model_of, registered
-from recordings import classifier, tensors_of
+from recordings import cell_of, classifier, layer_of, of_layout, tensors_of
 
 import lstm_explain as lx
 
@@ -87,9 +88,15 @@ def test_blocks_may_end_in_any_order():
         assert (recording["encoder.lstm.l0"].hidden_state == 0.5).all() and torch.equal(model(x), clean)
 
 
-def test_the_callers_writing_into_what_it_got_does_not_reach_a_recording():
-    model = model_of("lstm")
-    with torch.no_grad(), lx.record(model) as recording, lx.intervene(model, "l1", hidden_state=0.5, feedback=True):
-        output, (h, c) = model(X)
-        output.zero_(), h.zero_(), c.zero_()
-    assert (recording["l1"].hidden_state == 0.5).all() and recording["l1_reverse"].residual() <= 1e-12
+@pytest.mark.parametrize("kind", ["torch", ("full", "previous"), "gru"], ids=str)
+def test_what_the_caller_writes_into_is_not_the_recording(kind):
+    layer, cell = layer_of(kind, of_layout("batch_first")), cell_of(kind)
+    with torch.no_grad(), lx.record(layer) as recording, lx.intervene(layer, "l0", hidden_state=0.5, feedback=True):
+        output, states = layer(X)
+        for tensor in (output, *last_states(states)):
+            tensor.zero_()
+    assert (recording["l0"].hidden_state == 0.5).all() and recording["l0"].residual() <= 1e-12
+    with torch.no_grad(), lx.record(cell) as recording, lx.intervene(cell, "cell", hidden_state=0.5, feedback=True):
+        for tensor in last_states(cell(X[:, 0])):
+            tensor.zero_()
+    assert (recording["cell"].hidden_state == 0.5).all() and recording["cell"].residual() <= 1e-12

@@ -135,9 +135,19 @@ def test_passes_that_can_not_be_changed(layer):
 
         def checkpointed(x=x, reentrant=reentrant):
             with lx.intervene(layer, "l0", forget_gate=0.0, feedback=True):
-                checkpoint(lambda x: layer(x)[0], x, use_reentrant=reentrant).sum().backward()
+                return checkpoint(lambda x: layer(x)[0], x, use_reentrant=reentrant)
 
+        # Also where the backward pass would come after the block, and run the model again without the change.
         assert "without activation checkpointing for lx.intervene" in refused(lx.RecordingError, checkpointed)
+        with torch.no_grad():
+            assert torch.isfinite(checkpointed(X)).all()
+
+        def begun_outside(x=x, reentrant=reentrant):
+            output = checkpoint(lambda x: layer(x)[0], x, use_reentrant=reentrant)
+            with lx.intervene(layer, "l0", forget_gate=0.0, feedback=True):
+                output.sum().backward()
+
+        assert "without activation checkpointing for lx.intervene" in refused(lx.RecordingError, begun_outside)
 
     def on_graph():
         with lx.record(layer, grad=True), lx.intervene(layer, "l0", forget_gate=0.0, feedback=False):

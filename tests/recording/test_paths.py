@@ -70,7 +70,7 @@ def test_data_parallel_on_one_device_is_seen_through(kind):
 def test_data_parallel_on_several_devices_is_refused_with_what_to_do():
     model = nn.DataParallel(Model("gru"))
     model.device_ids = [0, 1]
-    with pytest.raises(RecordingError, match=r"^needed a model on one device, got DataParallel on 2: record model.module$"):
+    with pytest.raises(RecordingError, match=r"^needed a model on one device, got DataParallel on 2: take model.module$"):
         record(model).__enter__()
     with pytest.raises(RecordingError, match="on one device"):
         record(nn.Sequential(model)).__enter__()

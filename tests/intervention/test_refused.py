@@ -139,8 +139,9 @@ def test_passes_that_can_not_be_changed(layer):
 
         # Also where the backward pass would come after the block, and run the model again without the change.
         assert "without activation checkpointing for lx.intervene" in refused(lx.RecordingError, checkpointed)
-        with torch.no_grad():
-            assert torch.isfinite(checkpointed(X)).all()
+        if not reentrant:
+            with torch.no_grad():
+                assert torch.isfinite(checkpointed(X)).all()  # nobody runs it again
 
         def begun_outside(x=x, reentrant=reentrant):
             output = checkpoint(lambda x: layer(x)[0], x, use_reentrant=reentrant)

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from lstm_explain.errors import InputError
 
@@ -37,8 +38,10 @@ class Found(NamedTuple):
     nonfinite: bool
 
 
-class _Layout(ctypes.Structure):
-    _fields_ = [("sizes", ctypes.c_void_p), ("steps", ctypes.c_long), ("units", ctypes.c_long), ("reverse", ctypes.c_int)]
+class Layout(ctypes.Structure):
+    """How the rows of a call lie."""
+
+    _fields_ = [("sizes", ctypes.POINTER(ctypes.c_long)), ("steps", ctypes.c_long), ("units", ctypes.c_long), ("reverse", ctypes.c_int)]
 
 
 class _Found(ctypes.Structure):
@@ -47,7 +50,7 @@ class _Found(ctypes.Structure):
 
 def _fields(*names: str) -> list[tuple[str, Any]]:
     """Fields of a call after its layout: strides are numbers, all others addresses."""
-    return [("layout", _Layout), *((name, ctypes.c_long if name.endswith("_stride") else ctypes.c_void_p) for name in names)]
+    return [("layout", Layout), *((name, ctypes.c_long if name.endswith("_stride") else ctypes.c_void_p) for name in names)]
 
 
 class _LSTMReplay(ctypes.Structure):
@@ -64,7 +67,7 @@ class _GRUReplay(ctypes.Structure):
     _fields_ = _fields("input", "recurrent", "initial", "hidden", "hidden_stride", "kept")
 
 
-_ENTRIES = {"lx_lstm_replay_run": _LSTMReplay, "lx_lstm_check_run": _LSTMCheck, "lx_gru_replay_run": _GRUReplay}
+_CHECKS = {"lx_lstm_replay_run": _LSTMReplay, "lx_lstm_check_run": _LSTMCheck, "lx_gru_replay_run": _GRUReplay}
 
 
 @cache
@@ -75,10 +78,10 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         return None, "the compiled kernels weren't built: install again where there is a C compiler"
     try:
         library = ctypes.CDLL(str(built[0]))
-        entries = [getattr(library, name) for name in _ENTRIES]
+        entries = [getattr(library, name) for name in _CHECKS]
     except (OSError, AttributeError) as error:
         return None, f"the compiled kernels can't be loaded: {error}"
-    for entry, call in zip(entries, _ENTRIES.values(), strict=True):
+    for entry, call in zip(entries, _CHECKS.values(), strict=True):
         entry.argtypes = [ctypes.POINTER(call), ctypes.c_int, ctypes.c_int, ctypes.POINTER(_Found)]
         entry.restype = None
     library.lx_instructions.restype = ctypes.c_char_p
@@ -123,10 +126,15 @@ def backend() -> Backend:
 
 
 def serves(*tensors: Tensor | None) -> bool:
-    """Whether the compiled kernels can work on these tensors: on the CPU, all in float32 or all in float64."""
-    dtypes = {one.dtype for one in tensors if one is not None}
-    here = all(one.device.type == "cpu" for one in tensors if one is not None)
-    return here and len(dtypes) == 1 and dtypes <= {torch.float32, torch.float64} and backend().name == "native"
+    """Whether the compiled kernels can work on these tensors: on the CPU, all in float32 or all in float64, with nobody listening.
+
+    Tracers and modes see operations of PyTorch's and nothing else, and subclasses of tensors may have no memory of their own.
+    """
+    there = [one for one in tensors if one is not None]
+    dtypes = {one.dtype for one in there}
+    plain = all(type(one) in (Tensor, torch.nn.Parameter) and one.device.type == "cpu" and one.layout == torch.strided for one in there)
+    listening = is_in_torch_dispatch_mode() or torch.jit.is_tracing()
+    return plain and not listening and len(dtypes) == 1 and dtypes <= {torch.float32, torch.float64} and backend().name == "native"
 
 
 @lru_cache(maxsize=64)
@@ -134,14 +142,21 @@ def _sizes(sizes: tuple[int, ...]) -> ctypes.Array[ctypes.c_long]:
     return (ctypes.c_long * len(sizes))(*sizes)
 
 
-def _layout(sizes: Sequence[int], units: int, reverse: bool) -> _Layout:
-    return _Layout(ctypes.addressof(_sizes(tuple(sizes))), len(sizes), units, reverse)
+def layout(sizes: Sequence[int], units: int, reverse: bool) -> Layout:
+    """A layout as the library takes it."""
+    return Layout(_sizes(tuple(sizes)), len(sizes), units, reverse)
+
+
+def library() -> ctypes.CDLL:
+    """The library itself, where `backend` says that there is one."""
+    loaded, why = _load()
+    assert loaded is not None, why
+    return loaded
 
 
 def _run(entry: str, call: ctypes.Structure, dtype: torch.dtype) -> Found:
-    library, _ = _load()
     found = _Found()
-    getattr(library, entry)(call, dtype == torch.float64, torch.get_num_threads(), found)
+    getattr(library(), entry)(call, dtype == torch.float64, torch.get_num_threads(), found)
     return Found(found.difference, found.scale, bool(found.nonfinite))
 
 
@@ -172,7 +187,7 @@ def lstm_replay(
         As in `lstm_explain.nn.equations.walk`.
     """
     call = _LSTMReplay(
-        _layout(sizes, cell.shape[1], reverse),
+        layout(sizes, cell.shape[1], reverse),
         gates.data_ptr(),
         cell.data_ptr(),
         state.data_ptr(),
@@ -210,7 +225,7 @@ def lstm_check(
         Where to copy the states, in the order of time; None for hidden states that aren't to be copied.
     """
     call = _LSTMCheck(
-        _layout(sizes, hidden.shape[1], reverse),
+        layout(sizes, hidden.shape[1], reverse),
         gates.data_ptr(),
         _row_stride(gates),
         cell.data_ptr(),
@@ -243,7 +258,7 @@ def gru_replay(
         Where to copy it.
     """
     call = _GRUReplay(
-        _layout(sizes, hidden.shape[1], reverse),
+        layout(sizes, hidden.shape[1], reverse),
         input.data_ptr(),
         recurrent.data_ptr(),
         initial.data_ptr(),

@@ -22,6 +22,9 @@
 #include "vectors.h"
 
 #include "replay.h"
+#include "product.h"
+#include "forward.h"
+#include "backward.h"
 #undef REAL
 #undef INT
 #undef LX_DOUBLE
@@ -36,6 +39,9 @@
 #undef V
 #undef VI
 #undef LANES
+#undef WIDE
+#undef TALL
+#undef DEEP
 
 #define REAL double
 #define INT int64_t
@@ -51,10 +57,19 @@
 #include "vectors.h"
 
 #include "replay.h"
+#include "product.h"
+#include "forward.h"
+#include "backward.h"
 
 #define LX_TABLE_(isa) lx_kernels_##isa
 #define LX_TABLE(isa) LX_TABLE_(isa)
 const lx_kernels LX_TABLE(LX_ISA) = {
+    .lstm_forward_room = {CAT3(lstm_forward_room, f32, LX_ISA), CAT3(lstm_forward_room, f64, LX_ISA)},
+    .lstm_forward_pack = {CAT3(lstm_forward_pack, f32, LX_ISA), CAT3(lstm_forward_pack, f64, LX_ISA)},
+    .lstm_forward = {CAT3(lstm_forward, f32, LX_ISA), CAT3(lstm_forward, f64, LX_ISA)},
+    .lstm_backward_room = {CAT3(lstm_backward_room, f32, LX_ISA), CAT3(lstm_backward_room, f64, LX_ISA)},
+    .lstm_backward_pack = {CAT3(lstm_backward_pack, f32, LX_ISA), CAT3(lstm_backward_pack, f64, LX_ISA)},
+    .lstm_backward = {CAT3(lstm_backward, f32, LX_ISA), CAT3(lstm_backward, f64, LX_ISA)},
     .lstm_replay = {CAT3(lstm_replay, f32, LX_ISA), CAT3(lstm_replay, f64, LX_ISA)},
     .lstm_check = {CAT3(lstm_check, f32, LX_ISA), CAT3(lstm_check, f64, LX_ISA)},
     .gru_replay = {CAT3(gru_replay, f32, LX_ISA), CAT3(gru_replay, f64, LX_ISA)},

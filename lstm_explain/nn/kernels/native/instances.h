@@ -12,8 +12,8 @@
 #define INT int32_t
 #define LX_DOUBLE 0
 #define NAME(f) CAT3(f, f32, LX_ISA)
-#define EXP_LEAST -104.0
-#define EXP_MOST 89.0
+#define EXP_LEAST -87.3
+#define EXP_MOST 88.7
 #define ROUNDS 12582912.0 /* 1.5 * 2^23: adding it rounds to a whole number, which stands in the last bits */
 #define LN2_HIGH 0.693359375
 #define LN2_LOW -2.12194440e-4
@@ -47,8 +47,8 @@
 #define INT int64_t
 #define LX_DOUBLE 1
 #define NAME(f) CAT3(f, f64, LX_ISA)
-#define EXP_LEAST -746.0
-#define EXP_MOST 710.0
+#define EXP_LEAST -708.3
+#define EXP_MOST 709.7
 #define ROUNDS 6755399441055744.0 /* 1.5 * 2^52 */
 #define LN2_HIGH 6.93145751953125e-1
 #define LN2_LOW 1.42860682030941723212e-6

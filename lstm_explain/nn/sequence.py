@@ -14,18 +14,18 @@ from lstm_explain.nn.kernels import sequence as bulk
 from lstm_explain.nn.kernels.native import layer as compiled
 from lstm_explain.nn.kernels.sequence import Computed, Gradients, Saved
 
-_Call = tuple[Form, tuple[int, ...], bool]
+Call = tuple[Form, tuple[int, ...], bool]
 
 
-def _forward(call: _Call, inputs: Sequence[Tensor | None], *, keep: bool) -> Computed:
+def run_forward(call: Call, inputs: Sequence[Tensor | None], *, keep: bool) -> Computed:
     x, h0, c0, *weights = cast(list[Tensor], inputs)
     kernel = compiled if native.serves(*inputs) else bulk
     with torch.autocast(x.device.type, enabled=False):
         return kernel.forward(x, h0, c0, Weights(*weights), *call, keep=keep)
 
 
-def _backward(
-    call: _Call, saved: Saved, inputs: Sequence[Tensor | None], grads: Sequence[Tensor | None], needs: Sequence[bool]
+def run_backward(
+    call: Call, saved: Saved, inputs: Sequence[Tensor | None], grads: Sequence[Tensor | None], needs: Sequence[bool]
 ) -> Gradients:
     x, h0, c0, *weights = cast(list[Tensor], inputs)
     kernel = compiled if native.serves(*saved, *inputs, *grads) else bulk
@@ -41,8 +41,8 @@ class _Sequence(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, call: _Call, *inputs: Tensor | None) -> tuple[Tensor, ...]:
-        hidden, last_h, last_c, saved = _forward(call, inputs, keep=True)
+    def forward(ctx: Any, call: Call, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+        hidden, last_h, last_c, saved = run_forward(call, inputs, keep=True)
         assert saved is not None
         ctx.call = call
         # Not the hidden states themselves: they are the caller's output, who may write into them before the backward pass.
@@ -56,13 +56,13 @@ class _Sequence(torch.autograd.Function):
         gates, cell, hidden, *inputs = ctx.saved_tensors
         needs = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():
-            return None, *_backward_by_unrolling(ctx.call, inputs, needs, grads[:3])
-        by = _backward(ctx.call, Saved(gates, cell, hidden), inputs, grads[:3], needs)
+            return None, *backward_by_unrolling(ctx.call, inputs, needs, grads[:3])
+        by = run_backward(ctx.call, Saved(gates, cell, hidden), inputs, grads[:3], needs)
         return None, by.x, by.h0, by.c0, *by.weights
 
 
-def _backward_by_unrolling(
-    call: _Call, inputs: Sequence[Tensor | None], needs: Sequence[bool], grads: Sequence[Tensor | None]
+def backward_by_unrolling(
+    call: Call, inputs: Sequence[Tensor | None], needs: Sequence[bool], grads: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
     # One view for each place: the same tensor may stand in two of them, and each place has a gradient of its own.
     views = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
@@ -84,7 +84,7 @@ def _backward_by_unrolling(
     return tuple(next(found) if need and view is not None else None for view, need in zip(views, needs, strict=True))
 
 
-def _by_walking(call: _Call, inputs: Sequence[Tensor | None]) -> Computed:
+def _by_walking(call: Call, inputs: Sequence[Tensor | None]) -> Computed:
     form, sizes, reverse = call
     x, h0, c0, *weights = cast(list[Tensor], inputs)
     W = Weights(*weights)
@@ -95,8 +95,8 @@ def _by_walking(call: _Call, inputs: Sequence[Tensor | None]) -> Computed:
 
 
 def _transformed(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether `torch.func` or forward-mode differentiation is at work, which only see operations of PyTorch's."""
-    if torch._C._are_functorch_transforms_active():
+    """Whether `torch.func`, forward-mode differentiation or `torch.jit.trace` is at work, which only see operations of PyTorch's."""
+    if torch._C._are_functorch_transforms_active() or torch.jit.is_tracing():
         return True
     return any(one is not None and forward_ad.unpack_dual(one).tangent is not None for one in tensors)
 
@@ -123,4 +123,4 @@ def run_sequence(
     if keep or (torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in inputs)):
         hidden, last_h, last_c, *saved = cast(Any, _Sequence.apply)(call, *inputs)
         return Computed(hidden, last_h, last_c, Saved(*saved))
-    return _forward(call, inputs, keep=False)
+    return run_forward(call, inputs, keep=False)

@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from lstm_explain.errors import InputError, RecordingError, as_input_error
 from lstm_explain.nn.equations import Edit, Form, Weights, read, stepper, walk
-from lstm_explain.nn.kernels.replay import before, last
+from lstm_explain.nn.kernels.replay import last
+from lstm_explain.nn.kernels.sequence import before
 from lstm_explain.nn.layers import suffixes, weights_of
 from lstm_explain.nn.layout import Layout, lay_out
 from lstm_explain.nn.lstm import PeepholeLSTM, PeepholeLSTMCell

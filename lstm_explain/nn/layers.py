@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from lstm_explain.errors import InputError
 from lstm_explain.nn.equations import Form, Weights
-from lstm_explain.nn.kernels.sequence import Saved
+from lstm_explain.nn.kernels.sequence import Saved, before
 from lstm_explain.nn.layout import Layout, lay_out
 from lstm_explain.nn.sequence import run_sequence
 
@@ -34,6 +34,7 @@ class LayerRun(NamedTuple):
     suffix: str
     weights: Weights
     reverse: bool
+    sizes: tuple[int, ...]
     x: Tensor
     initial_h: Tensor
     initial_c: Tensor
@@ -41,9 +42,16 @@ class LayerRun(NamedTuple):
     last_h: Tensor
     last_c: Tensor
 
+    def seen(self) -> tuple[Tensor, Tensor]:
+        """The hidden and the cell state that each row started from, detached."""
+        _, cell, hidden = self.saved
+        states = (hidden, self.initial_h.detach()), (cell, self.initial_c.detach())
+        h, c = (before(after, initial, self.sizes, self.reverse) for after, initial in states)
+        return h, c
+
 
 class Run(NamedTuple):
-    """One call of a stack: what the caller gets, and every layer and direction of it."""
+    """One call of a stack: what the caller gets, and every layer and direction of it, where they were to be kept."""
 
     output: Tensor | PackedSequence
     h_n: Tensor
@@ -86,8 +94,10 @@ def _initial(module: LSTMLike, layout: Layout, hx: tuple[Tensor, Tensor] | None,
     return layout.state_in(hx[0]), layout.state_in(hx[1])
 
 
-def run_layers(module: LSTMLike, form: Form, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None) -> Run:
-    """Run a whole stack by our own equations.
+def run_layers(
+    module: LSTMLike, form: Form, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None, *, keep: bool = True
+) -> Run:
+    """Run a whole stack by our own equations; `keep` is whether what each layer computed inside is wanted.
 
     Raises
     ------
@@ -100,15 +110,20 @@ def run_layers(module: LSTMLike, form: Form, input: Tensor | PackedSequence, hx:
     h_0, c_0 = _initial(module, layout, hx, rows)
     directions = 2 if module.bidirectional else 1
     runs: list[LayerRun] = []
+    last: list[tuple[Tensor, Tensor]] = []
     for layer in range(module.num_layers):
         if layer > 0 and module.dropout > 0 and module.training:
             rows = dropout(rows, module.dropout, training=True)
+        tops = []
         for direction in range(directions):
-            at = layer * directions + direction
+            at, reverse = layer * directions + direction, direction == 1
             weights = weights_of(module, names[at])
-            saved, last_h, last_c = run_sequence(rows, h_0[at], c_0[at], weights, form, layout.sizes, direction == 1)
-            runs.append(LayerRun(names[at], weights, direction == 1, rows, h_0[at], c_0[at], saved, last_h, last_c))
-        rows = torch.cat([run.saved.hidden for run in runs[-directions:]], dim=1) if directions == 2 else saved.hidden
-    h_n = layout.state_out(torch.stack([run.last_h for run in runs]))
-    c_n = layout.state_out(torch.stack([run.last_c for run in runs]))
+            now = run_sequence(rows, h_0[at], c_0[at], weights, form, layout.sizes, reverse, keep=keep)
+            if keep and now.saved is not None:
+                states = h_0[at], c_0[at], now.saved, now.last_h, now.last_c
+                runs.append(LayerRun(names[at], weights, reverse, layout.sizes, rows, *states))
+            tops.append(now.hidden)
+            last.append((now.last_h, now.last_c))
+        rows = torch.cat(tops, dim=1) if directions == 2 else tops[0]
+    h_n, c_n = (layout.state_out(torch.stack(states)) for states in zip(*last, strict=True))
     return Run(layout.output(rows), h_n, c_n, runs, layout)

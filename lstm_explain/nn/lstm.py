@@ -219,7 +219,7 @@ class PeepholeLSTM(nn.Module):
         InputError
             If the input or the initial state doesn't fit.
         """
-        run = run_layers(self, self.form, input, hx)
+        run = run_layers(self, self.form, input, hx, keep=False)
         return run.output, (run.h_n, run.c_n)
 
     def extra_repr(self) -> str:

@@ -1,78 +1,72 @@
-"""The fast sequence as one differentiable operation."""
+"""The fast sequence as one differentiable operation, and who computes it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from lstm_explain.nn.equations import Form, Weights, unroll
-from lstm_explain.nn.kernels import sequence as kernel
+from lstm_explain.nn.equations import Form, Step, Weights, read, stepper, unedited, unroll, walk
+from lstm_explain.nn.kernels import native
+from lstm_explain.nn.kernels import sequence as bulk
+from lstm_explain.nn.kernels.native import layer as compiled
+from lstm_explain.nn.kernels.sequence import Computed, Gradients, Saved
+
+Call = tuple[Form, tuple[int, ...], bool]
+
+
+def run_forward(call: Call, inputs: Sequence[Tensor | None], *, keep: bool) -> Computed:
+    x, h0, c0, *weights = cast(list[Tensor], inputs)
+    kernel = compiled if native.serves(*inputs) else bulk
+    with torch.autocast(x.device.type, enabled=False):
+        return kernel.forward(x, h0, c0, Weights(*weights), *call, keep=keep)
+
+
+def run_backward(
+    call: Call, saved: Saved, inputs: Sequence[Tensor | None], grads: Sequence[Tensor | None], needs: Sequence[bool]
+) -> Gradients:
+    x, h0, c0, *weights = cast(list[Tensor], inputs)
+    kernel = compiled if native.serves(*saved, *inputs, *grads) else bulk
+    with torch.autocast(x.device.type, enabled=False):
+        return kernel.backward(saved, x, h0, c0, Weights(*weights), *call, *grads, needs)
 
 
 class _Sequence(torch.autograd.Function):
-    """Forward and backward by the kernel; where a second derivative is wanted, backward by the readable equations.
+    """Forward and backward by a kernel; where a second derivative is wanted, backward by the readable equations.
 
     A backward pass that autograd can't see into would drop second derivatives without a word, so under ``create_graph``
     the gradient is taken through `unroll` instead.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        form: Form,
-        sizes: tuple[int, ...],
-        reverse: bool,
-        x: Tensor,
-        h0: Tensor,
-        c0: Tensor,
-        *weights: Tensor | None,
-    ) -> tuple[Tensor, ...]:
-        with torch.autocast(x.device.type, enabled=False):
-            saved, last_h, last_c = kernel.forward(x, h0, c0, Weights(*weights), form, sizes, reverse)  # type: ignore[arg-type]
-        gates, seen, cell, hidden = saved
-        ctx.call = form, sizes, reverse
-        # Not the hidden states: they are the caller's output, who may write into them before the backward pass.
-        ctx.save_for_backward(gates, seen, cell, x, h0, c0, *weights)
-        ctx.mark_non_differentiable(gates, seen, cell)
+    def forward(ctx: Any, call: Call, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+        hidden, last_h, last_c, saved = run_forward(call, inputs, keep=True)
+        assert saved is not None
+        ctx.call = call
+        # Not the hidden states themselves: they are the caller's output, who may write into them before the backward pass.
+        ctx.save_for_backward(*saved, *inputs)
+        ctx.mark_non_differentiable(*saved)
         ctx.set_materialize_grads(False)
-        return hidden, last_h, last_c, gates, seen, cell
+        return hidden, last_h, last_c, *saved
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        grad_hidden, grad_last_h, grad_last_c = grads[:3]
-        form, sizes, reverse = ctx.call
-        gates, seen, cell, x, h0, c0, *weights = ctx.saved_tensors
-        needs = ctx.needs_input_grad[3:]
+        gates, cell, hidden, *inputs = ctx.saved_tensors
+        needs = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():
-            return None, None, None, *_backward_by_unrolling(ctx.call, (x, h0, c0, *weights), needs, grads[:3])
-        with torch.autocast(x.device.type, enabled=False):
-            by = kernel.backward(
-                kernel.Saved(gates, seen, cell, gates.new_empty(0)),
-                x,
-                Weights(*weights),
-                form,
-                sizes,
-                reverse,
-                grad_hidden,
-                grad_last_h,
-                grad_last_c,
-                needs,
-            )
-        return None, None, None, by.x, by.h0, by.c0, *by.weights
+            return None, *backward_by_unrolling(ctx.call, inputs, needs, grads[:3])
+        by = run_backward(ctx.call, Saved(gates, cell, hidden), inputs, grads[:3], needs)
+        return None, by.x, by.h0, by.c0, *by.weights
 
 
-def _backward_by_unrolling(
-    call: tuple[Form, tuple[int, ...], bool],
-    inputs: Sequence[Tensor | None],
-    needs: Sequence[bool],
-    grads: Sequence[Tensor | None],
+def backward_by_unrolling(
+    call: Call, inputs: Sequence[Tensor | None], needs: Sequence[bool], grads: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
-    form, sizes, reverse = call
     # One view for each place: the same tensor may stand in two of them, and each place has a gradient of its own.
     views = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
-    x, h0, c0, *weights = views
-    outputs = unroll(x, h0, c0, Weights(*weights), form, sizes, reverse)  # type: ignore[arg-type]
+    x, h0, c0, *weights = cast(list[Tensor], views)
+    outputs = unroll(x, h0, c0, Weights(*weights), *call)
     asked = [(output, grad) for output, grad in zip(outputs, grads, strict=True) if grad is not None]
     wanted = [view for view, need in zip(views, needs, strict=True) if need and view is not None]
     if not asked or not wanted:
@@ -89,17 +83,49 @@ def _backward_by_unrolling(
     return tuple(next(found) if need and view is not None else None for view, need in zip(views, needs, strict=True))
 
 
+def _by_walking(call: Call, inputs: Sequence[Tensor | None]) -> Computed:
+    form, sizes, reverse = call
+    x, h0, c0, *weights = cast(list[Tensor], inputs)
+    W = Weights(*weights)
+    by = stepper("peephole_lstm", form, W)
+
+    def step(t: int, z_x: Tensor, states: Sequence[Tensor]) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        now = by(z_x, states, unedited)
+        return now, now
+
+    steps, last = walk(read(x, W), {"hidden_state": h0, "cell_state": c0}, step, sizes, reverse)
+    i, f, g, o, cell, hidden = (torch.cat([now[name] for now in steps]) for name in Step._fields)
+    saved = Saved(torch.stack([i, f, g, o], dim=1).detach(), cell.detach(), hidden.detach())
+    return Computed(hidden, last["hidden_state"], last["cell_state"], saved)
+
+
+def _transformed(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether `torch.func`, forward-mode differentiation or `torch.jit.trace` is at work, which only see operations of PyTorch's."""
+    if torch._C._are_functorch_transforms_active() or torch.jit.is_tracing():
+        return True
+    return any(one is not None and forward_ad.unpack_dual(one).tangent is not None for one in tensors)
+
+
 def run_sequence(
-    x: Tensor, h0: Tensor, c0: Tensor, weights: Weights, form: Form, sizes: Sequence[int], reverse: bool
-) -> tuple[kernel.Saved, Tensor, Tensor]:
+    x: Tensor, h0: Tensor, c0: Tensor, weights: Weights, form: Form, sizes: Sequence[int], reverse: bool, *, keep: bool = True
+) -> Computed:
     """A whole sequence, fast; shapes as in `lstm_explain.nn.equations.unroll`.
 
     Returns
     -------
-    Saved, last h, last c
-        ``Saved.hidden``, last h and last c are differentiable, any number of times; the gates and the cell states are what
-        the pass computed, detached.
+    Computed
+        Hidden states and last states are differentiable, any number of times; what was saved is detached, and there where
+        `keep` asks for it.
     """
-    apply = cast(Any, _Sequence.apply)
-    hidden, last_h, last_c, gates, seen, cell = apply(form, tuple(sizes), reverse, x, h0, c0, *weights)
-    return kernel.Saved(gates, seen, cell, hidden), last_h, last_c
+    inputs = x, h0, c0, *weights
+    call = form, tuple(sizes), reverse
+    if torch.compiler.is_compiling():
+        from lstm_explain.nn.operation import operation
+
+        return operation(call, inputs)
+    if _transformed(inputs):
+        return _by_walking(call, inputs)
+    if keep or (torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in inputs)):
+        hidden, last_h, last_c, *saved = cast(Any, _Sequence.apply)(call, *inputs)
+        return Computed(hidden, last_h, last_c, Saved(*saved))
+    return run_forward(call, inputs, keep=False)

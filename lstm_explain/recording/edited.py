@@ -13,7 +13,7 @@ from torch.utils.checkpoint import CheckpointFunction
 
 from lstm_explain.errors import CertificateError, RecordingError
 from lstm_explain.nn.equations import Edit, Form, Stepper, Weights, read, stepper
-from lstm_explain.nn.kernels import replay
+from lstm_explain.nn.kernels import replay, sequence
 from lstm_explain.nn.layers import LayerRun, suffixes, weights_of
 from lstm_explain.nn.layout import Layout, lay_out
 from lstm_explain.nn.lstm import PeepholeLSTM, PeepholeLSTMCell
@@ -196,7 +196,7 @@ def _layer(
     if one.saved is not None:
         assert form is not None
         h, c = one.initial.values()
-        run = LayerRun(one.suffix, one.weights, one.reverse, one.x, h, c, one.saved, *last)
+        run = LayerRun(one.suffix, one.weights, one.reverse, layout.sizes, one.x, h, c, one.saved, *last)
         return own_layer(run, form), last
     weights = Weights(*(None if w is None else wide(w) for w in one.weights))  # type: ignore[arg-type]
     initial = tuple(wide(state) for state in one.initial.values())
@@ -210,7 +210,7 @@ def _walked(
     sizes, reverse = layout.sizes, one.reverse
     signals = {name: wide(signal) for name, signal in walked.signals.items()}
     signals |= {name: signals[name].clone() for name in one.initial}  # states are also the caller's, who may write into them
-    seen = walked.started or {name: replay.before(walked.signals[name], state, sizes, reverse) for name, state in one.initial.items()}
+    seen = walked.started or {name: sequence.before(walked.signals[name], state, sizes, reverse) for name, state in one.initial.items()}
 
     def checked() -> Iterator[Difference]:
         for rows in torch.arange(len(one.x), device=one.x.device).split(max(_ROWS, sizes[0])):

@@ -75,9 +75,8 @@ def opened_run(run: Run, form: Form, returned: Any, *, given: bool, carries: boo
 
 def own_layer(layer: LayerRun, form: Form) -> OpenedLayer:
     """One layer and direction of our own as it ran."""
-    i, f, g, o = layer.saved.gates.detach().unbind(1)
-    # The hidden states are also the caller's output, who may write into them.
-    signals = Step(i, f, g, o, layer.saved.cell.detach(), layer.saved.hidden.detach().clone())._asdict()
+    i, f, g, o = layer.saved.gates.unbind(1)
+    signals = Step(i, f, g, o, layer.saved.cell, layer.saved.hidden)._asdict()
     return OpenedLayer(
         suffix=layer.suffix,
         reverse=layer.reverse,
@@ -95,11 +94,11 @@ def kept_weights(weights: Weights) -> dict[str, Tensor]:
 
 def _by_the_equations(layer: LayerRun, form: Form) -> Iterator[Difference]:
     """Every recorded value beside what one readable step gives from the recorded state before it."""
-    gates, seen, cell, hidden = layer.saved
+    gates, cell, hidden = layer.saved
+    h, c = layer.seen()
     for at in range(0, len(hidden), _ROWS):
         rows = slice(at, at + _ROWS)
-        h, c = seen[rows].split([hidden.shape[1], cell.shape[1]], dim=1)
         with torch.autocast(hidden.device.type, enabled=False):
-            expected = step(layer.x[rows], h, c, layer.weights, form)
+            expected = step(layer.x[rows], h[rows], c[rows], layer.weights, form)
         i, f, g, o = gates[rows].unbind(1)
         yield from map(compare, Step(i, f, g, o, cell[rows], hidden[rows]), expected)

@@ -13,7 +13,7 @@ from torch import _VF, Tensor
 
 from lstm_explain.errors import RecordingError
 from lstm_explain.nn.equations import Form, Stepper, Weights, read, stepper, walk
-from lstm_explain.nn.kernels import replay
+from lstm_explain.nn.kernels import replay, sequence
 from lstm_explain.nn.kernels.sequence import Saved
 from lstm_explain.nn.layers import suffixes
 from lstm_explain.nn.layout import Layout
@@ -106,7 +106,7 @@ def by_equations(
     signals = {name: torch.cat([now[name] for now in steps]) for name in steps[0]}
     if not slot.leaves:
         return Walked(signals, last, None, {}, steps)
-    started = {name: replay.before(signals[name], state, sizes, reverse) for name, state in states.items()}
+    started = {name: sequence.before(signals[name], state, sizes, reverse) for name, state in states.items()}
     if len(rows := slot.touched()):
         if len(sizes) == 1:  # the equations that a user has registered take all sequences of a call
             rows = torch.arange(len(z_x), device=rows.device)
@@ -138,8 +138,8 @@ def by_kernel(
         assert form is not None
         found: list[tuple[Tensor, Mapping[str, Tensor], Saved | None]] = []
         for at, (one, start) in enumerate(zip(weights, states, strict=True)):
-            saved, *last = run_sequence(x, start["hidden_state"], start["cell_state"], one, form, layout.sizes, at == 1)
-            found.append((saved.hidden, by_name(last), saved))
+            now = run_sequence(x, start["hidden_state"], start["cell_state"], one, form, layout.sizes, at == 1)
+            found.append((now.hidden, by_name([now.last_h, now.last_c]), now.saved))
         return found
     flat = [w for one in weights for w in (*one[:4], one.weight_hr) if w is not None]
     stacked = [torch.stack([start[name] for start in states]).to(x.dtype) for name in states[0]]

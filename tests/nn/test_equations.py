@@ -7,10 +7,10 @@ from cases import sequences_and_state as drawn
 from scalar import SIGNALS, run_layer
 
 from lstm_explain.nn.equations import Form, Weights, peephole_of, read, step, stepper, unedited, unroll
-from lstm_explain.nn.kernels import sequence as kernel
 from lstm_explain.nn.layers import weights_of
 from lstm_explain.nn.layout import lay_out
 from lstm_explain.nn.lstm import PeepholeLSTMCell
+from lstm_explain.nn.sequence import run_sequence
 
 STACKS = [
     pytest.param({}, id="plain"),
@@ -86,7 +86,7 @@ def test_the_fast_path_saves_the_signals_of_the_scalar_loop(form, reverse):
     rows, layout = lay_out(laid_out(case, sequences), input_size=2, batch_first=False, dtype=torch.float64)
     at, suffix = int(reverse), "l0" + "_reverse" * reverse
     with torch.no_grad():
-        saved, _, _ = kernel.forward(rows, h_0[at], c_0[at], weights_of(layer, suffix), Form(*form), layout.sizes, reverse)
+        saved = run_sequence(rows, h_0[at], c_0[at], weights_of(layer, suffix), Form(*form), layout.sizes, reverse).saved
     found = dict(zip(SIGNALS, (*saved.gates.unbind(1), saved.cell, saved.hidden), strict=True))
     for b, (signals, *_) in enumerate(slowly(case, layer)):
         for name in SIGNALS:

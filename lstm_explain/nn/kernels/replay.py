@@ -12,24 +12,13 @@ from torch import Tensor
 from lstm_explain.nn.equations import GRUStep, Step, Weights, gru_step
 from lstm_explain.nn.kernels import native
 from lstm_explain.nn.kernels.native import Found
-from lstm_explain.nn.kernels.sequence import steps_of
+from lstm_explain.nn.kernels.sequence import before, steps_of
 
 _NARROW = 1024
 """States with no more values are scanned in rounds rather than in steps."""
 
 _ROUNDINGS = 8
 """Roundings in one step of a cell state, those inside its gates' nonlinearities included."""
-
-
-def before(hidden: Tensor, h0: Tensor, sizes: Sequence[int], reverse: bool) -> Tensor:
-    """The hidden state that each row started from, ``(rows, state)``."""
-    if sizes[-1] == (batch := sizes[0]):
-        return torch.cat([hidden[batch:], h0] if reverse else [h0, hidden[: len(hidden) - batch]])
-    state, parts = h0, []
-    for at, n in steps_of(sizes, reverse):
-        parts.append(state[:n])
-        state = hidden[at] if n == len(state) else torch.cat([hidden[at], state[n:]])
-    return torch.cat(parts[::-1] if reverse else parts)
 
 
 def last(after: Tensor, initial: Tensor, sizes: Sequence[int], reverse: bool) -> Tensor:

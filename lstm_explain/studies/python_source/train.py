@@ -106,7 +106,7 @@ def _forgetting(layers: list[LayerRun]) -> Tensor:
     for layer in layers:
         W_x, W_h, b_x, b_h, W_c, _ = (None if weight is None else weight.chunk(4)[1] for weight in layer.weights)
         assert W_x is not None and W_h is not None and b_x is not None and b_h is not None and W_c is not None
-        z = linear(layer.x.detach(), W_x, b_x + b_h) + linear(layer.saved.seen, torch.cat([W_h, W_c], dim=1))
+        z = linear(layer.x.detach(), W_x, b_x + b_h) + linear(torch.cat(layer.seen(), dim=1), torch.cat([W_h, W_c], dim=1))
         nats.append(relu(softplus(-z).mean(0) - FREE).mean())
     return torch.stack(nats).mean()
 

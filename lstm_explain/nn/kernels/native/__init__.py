@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from lstm_explain.errors import InputError, first_line
 from lstm_explain.nn.equations import Step
@@ -38,8 +39,10 @@ class Found(NamedTuple):
     nonfinite: bool
 
 
-class _Layout(ctypes.Structure):
-    _fields_ = [("sizes", ctypes.c_void_p), ("steps", ctypes.c_long), ("units", ctypes.c_long), ("reverse", ctypes.c_int)]
+class Layout(ctypes.Structure):
+    """How the rows of a call lie."""
+
+    _fields_ = [("sizes", ctypes.POINTER(ctypes.c_long)), ("steps", ctypes.c_long), ("units", ctypes.c_long), ("reverse", ctypes.c_int)]
 
 
 class _Found(ctypes.Structure):
@@ -48,7 +51,7 @@ class _Found(ctypes.Structure):
 
 def _fields(*names: str) -> list[tuple[str, Any]]:
     """Fields of a call after its layout: strides are numbers, all others addresses."""
-    return [("layout", _Layout), *((name, ctypes.c_long if name.endswith("_stride") else ctypes.c_void_p) for name in names)]
+    return [("layout", Layout), *((name, ctypes.c_long if name.endswith("_stride") else ctypes.c_void_p) for name in names)]
 
 
 class _LSTMReplay(ctypes.Structure):
@@ -67,7 +70,7 @@ class _Signal(ctypes.Structure):
 
 class _LSTMNamed(ctypes.Structure):
     _fields_ = [
-        ("layout", _Layout),
+        ("layout", Layout),
         *((name, _Signal) for name in Step._fields),
         ("initial", ctypes.c_void_p),
         ("valid", _Signal),
@@ -80,7 +83,7 @@ class _GRUReplay(ctypes.Structure):
     _fields_ = _fields("input", "recurrent", "initial", "hidden", "hidden_stride", "kept")
 
 
-_ENTRIES = {
+_CHECKS = {
     "lx_lstm_replay_run": _LSTMReplay,
     "lx_lstm_check_run": _LSTMCheck,
     "lx_lstm_named_run": _LSTMNamed,
@@ -97,12 +100,12 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     try:
         library = ctypes.CDLL(str(built[0]))
         library.lx_sizes.restype = ctypes.POINTER(ctypes.c_long)
-        entries = [getattr(library, name) for name in _ENTRIES]
+        entries = [getattr(library, name) for name in _CHECKS]
     except (OSError, AttributeError) as error:
         return None, f"the compiled kernels can't be loaded, install again: {first_line(error)}"
-    if library.lx_sizes()[: len(_ENTRIES)] != [ctypes.sizeof(call) for call in _ENTRIES.values()]:
+    if library.lx_sizes()[: len(_CHECKS)] != [ctypes.sizeof(call) for call in _CHECKS.values()]:
         return None, "the compiled kernels are of another version: install again"
-    for entry, call in zip(entries, _ENTRIES.values(), strict=True):
+    for entry, call in zip(entries, _CHECKS.values(), strict=True):
         entry.argtypes = [ctypes.POINTER(call), ctypes.c_int, ctypes.c_int, ctypes.POINTER(_Found)]
         entry.restype = None
     share_threads(library)
@@ -151,11 +154,20 @@ def backend() -> Backend:
 
 
 def serves(*tensors: Tensor | None) -> bool:
-    """Whether the compiled kernels can work on these tensors: on the CPU, all in float32 or all in float64."""
+    """Whether the compiled kernels can work on these tensors: on the CPU, all in float32 or all in float64, with nobody listening.
+
+    Tracers and modes see operations of PyTorch's and nothing else, and subclasses of tensors may have no memory of their own.
+    """
     first = next(one for one in tensors if one is not None)
     if first.dtype not in (torch.float32, torch.float64) or backend().name != "native":
         return False
-    return all(one is None or (one.dtype == first.dtype and one.is_cpu) for one in tensors)
+    if is_in_torch_dispatch_mode() or torch.jit.is_tracing():
+        return False
+    there = (one for one in tensors if one is not None)
+    return all(
+        one.dtype == first.dtype and one.is_cpu and type(one) in (Tensor, torch.nn.Parameter) and one.layout == torch.strided
+        for one in there
+    )
 
 
 @lru_cache(maxsize=64)
@@ -163,14 +175,21 @@ def _sizes(sizes: tuple[int, ...]) -> ctypes.Array[ctypes.c_long]:
     return (ctypes.c_long * len(sizes))(*sizes)
 
 
-def _layout(sizes: Sequence[int], units: int, reverse: bool) -> _Layout:
-    return _Layout(ctypes.addressof(_sizes(tuple(sizes))), len(sizes), units, reverse)
+def layout(sizes: Sequence[int], units: int, reverse: bool) -> Layout:
+    """A layout as the library takes it."""
+    return Layout(_sizes(tuple(sizes)), len(sizes), units, reverse)
+
+
+def library() -> ctypes.CDLL:
+    """The library itself, where `backend` says that there is one."""
+    loaded, why = _load()
+    assert loaded is not None, why
+    return loaded
 
 
 def _run(entry: str, call: ctypes.Structure, dtype: torch.dtype) -> Found:
-    library, _ = _load()
     found = _Found()
-    getattr(library, entry)(call, dtype == torch.float64, torch.get_num_threads(), found)
+    getattr(library(), entry)(call, dtype == torch.float64, torch.get_num_threads(), found)
     return Found(found.difference, found.scale, bool(found.nonfinite))
 
 
@@ -201,7 +220,7 @@ def lstm_replay(
         As in `lstm_explain.nn.equations.walk`.
     """
     call = _LSTMReplay(
-        _layout(sizes, cell.shape[1], reverse),
+        layout(sizes, cell.shape[1], reverse),
         gates.data_ptr(),
         cell.data_ptr(),
         state.data_ptr(),
@@ -239,7 +258,7 @@ def lstm_check(
         Where to copy the states, in the order of time; None for hidden states that aren't to be copied.
     """
     call = _LSTMCheck(
-        _layout(sizes, hidden.shape[1], reverse),
+        layout(sizes, hidden.shape[1], reverse),
         gates.data_ptr(),
         _row_stride(gates),
         cell.data_ptr(),
@@ -268,7 +287,7 @@ def lstm_named(signals: Step, initial: Tensor, valid: Tensor, first_step: Tensor
     """
     batch, time, units = signals.cell_state.shape
     call = _LSTMNamed(
-        _layout((batch,) * steps, units, reverse),
+        layout((batch,) * steps, units, reverse),
         *(_Signal(one.data_ptr(), *one.stride()[:2]) for one in signals),
         initial.data_ptr(),
         _Signal(valid.data_ptr(), *valid.stride()),
@@ -296,7 +315,7 @@ def gru_replay(
         Where to copy it.
     """
     call = _GRUReplay(
-        _layout(sizes, hidden.shape[1], reverse),
+        layout(sizes, hidden.shape[1], reverse),
         input.data_ptr(),
         recurrent.data_ptr(),
         initial.data_ptr(),

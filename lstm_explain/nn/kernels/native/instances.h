@@ -12,8 +12,8 @@
 #define INT int32_t
 #define LX_DOUBLE 0
 #define NAME(f) CAT3(f, f32, LX_ISA)
-#define EXP_LEAST -104.0
-#define EXP_MOST 89.0
+#define EXP_LEAST -87.3
+#define EXP_MOST 88.7
 #define ROUNDS 12582912.0 /* 1.5 * 2^23: adding it rounds to a whole number, which stands in the last bits */
 #define LN2_HIGH 0.693359375
 #define LN2_LOW -2.12194440e-4
@@ -24,6 +24,9 @@
 #include "check.h"
 #include "named.h"
 #include "replay.h"
+#include "product.h"
+#include "forward.h"
+#include "backward.h"
 #undef REAL
 #undef INT
 #undef LX_DOUBLE
@@ -38,13 +41,16 @@
 #undef V
 #undef VI
 #undef LANES
+#undef WIDE
+#undef TALL
+#undef DEEP
 
 #define REAL double
 #define INT int64_t
 #define LX_DOUBLE 1
 #define NAME(f) CAT3(f, f64, LX_ISA)
-#define EXP_LEAST -746.0
-#define EXP_MOST 710.0
+#define EXP_LEAST -708.3
+#define EXP_MOST 709.7
 #define ROUNDS 6755399441055744.0 /* 1.5 * 2^52 */
 #define LN2_HIGH 6.93145751953125e-1
 #define LN2_LOW 1.42860682030941723212e-6
@@ -55,10 +61,19 @@
 #include "check.h"
 #include "named.h"
 #include "replay.h"
+#include "product.h"
+#include "forward.h"
+#include "backward.h"
 
 #define LX_TABLE_(isa) lx_kernels_##isa
 #define LX_TABLE(isa) LX_TABLE_(isa)
 const lx_kernels LX_TABLE(LX_ISA) = {
+    .lstm_forward_room = {CAT3(lstm_forward_room, f32, LX_ISA), CAT3(lstm_forward_room, f64, LX_ISA)},
+    .lstm_forward_pack = {CAT3(lstm_forward_pack, f32, LX_ISA), CAT3(lstm_forward_pack, f64, LX_ISA)},
+    .lstm_forward = {CAT3(lstm_forward, f32, LX_ISA), CAT3(lstm_forward, f64, LX_ISA)},
+    .lstm_backward_room = {CAT3(lstm_backward_room, f32, LX_ISA), CAT3(lstm_backward_room, f64, LX_ISA)},
+    .lstm_backward_pack = {CAT3(lstm_backward_pack, f32, LX_ISA), CAT3(lstm_backward_pack, f64, LX_ISA)},
+    .lstm_backward = {CAT3(lstm_backward, f32, LX_ISA), CAT3(lstm_backward, f64, LX_ISA)},
     .lstm_replay = {CAT3(lstm_replay, f32, LX_ISA), CAT3(lstm_replay, f64, LX_ISA)},
     .lstm_check = {CAT3(lstm_check, f32, LX_ISA), CAT3(lstm_check, f64, LX_ISA)},
     .lstm_named = {CAT3(lstm_named, f32, LX_ISA), CAT3(lstm_named, f64, LX_ISA)},

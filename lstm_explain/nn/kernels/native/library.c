@@ -2,6 +2,11 @@
 
 #include "library.h"
 
+#include <stdint.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "threads.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -135,4 +140,56 @@ ENTRY(gru_replay)
 EXPORT const long *lx_sizes(void) {
   static const long sizes[] = {sizeof(lx_lstm_replay), sizeof(lx_lstm_check), sizeof(lx_lstm_named), sizeof(lx_gru_replay)};
   return sizes;
+}
+
+/* A layer's threads have whole sequences each, and fewer products than these aren't worth a second one. */
+static const double FEW = 1 << 20;
+
+static int threads_for(const lx_lstm *form, int threads) {
+  const lx_layout *layout = &form->layout;
+  const double products = 4.0 * (double)layout->units * (double)(form->features + form->state) * (double)layout->steps * (double)layout->sizes[0];
+  const long most = layout->sizes[0] < MOST_THREADS ? layout->sizes[0] : MOST_THREADS;
+  return products < FEW || threads < 1 ? 1 : threads < most ? threads : (int)most;
+}
+
+typedef struct {
+  const void *call;
+  int is_double;
+} Sequence;
+
+#define LAYER_ENTRY(name)                                                                                            \
+  static void name##_pack(void *data, int thread, int threads) {                                                    \
+    const Sequence *now = data;                                                                                     \
+    kernels()->name##_pack[now->is_double](now->call, thread, threads);                                             \
+  }                                                                                                                  \
+  static void name##_work(void *data, int thread, int threads) {                                                    \
+    const Sequence *now = data;                                                                                     \
+    const lx_##name *call = now->call;                                                                              \
+    const lx_part part = part_of(&call->form.layout, thread, threads);                                              \
+    kernels()->name[now->is_double](call, &part, thread);                                                           \
+  }                                                                                                                  \
+  EXPORT long lx_##name##_room(const lx_lstm *form, int is_double, int threads) {                                   \
+    return kernels()->name##_room[is_double](form, threads_for(form, threads));                                     \
+  }                                                                                                                  \
+  EXPORT void lx_##name##_run(const lx_##name *call, int is_double, int threads, int packed) {                      \
+    Sequence now = {call, is_double};                                                                               \
+    threads = threads_for(&call->form, threads);                                                                    \
+    if (!packed)                                                                                                    \
+      lx_parallel(threads, name##_pack, &now);                                                                      \
+    lx_parallel(threads, name##_work, &now);                                                                        \
+  }
+
+LAYER_ENTRY(lstm_forward)
+LAYER_ENTRY(lstm_backward)
+
+/* Memory that is written for the first time costs less in large pages: a request that systems without them ignore. */
+EXPORT void lx_large_pages(void *start, long bytes) {
+#if defined(MADV_HUGEPAGE)
+  enum { PAGE = 1 << 21 };
+  const uintptr_t from = ((uintptr_t)start + PAGE - 1) / PAGE * PAGE, to = ((uintptr_t)start + (uintptr_t)bytes) / PAGE * PAGE;
+  if (to > from)
+    madvise((void *)from, to - from, MADV_HUGEPAGE);
+#else
+  (void)start, (void)bytes;
+#endif
 }

@@ -77,8 +77,89 @@ typedef struct {
   void *kept;
 } lx_gru_replay;
 
+/* One step of a layout: how many are read before it, its first row, and how many rows it has. */
+typedef struct {
+  long read, row, size;
+} lx_step;
+
+static inline long lx_size(const lx_layout *layout, long read) {
+  return read < 0 || read >= layout->steps ? 0 : layout->sizes[layout->reverse ? layout->steps - 1 - read : read];
+}
+
+static inline lx_step lx_first_step(const lx_layout *layout) {
+  lx_step step = {0, 0, lx_size(layout, 0)};
+  for (long read = 1; layout->reverse && read < layout->steps; read++)
+    step.row += lx_size(layout, read);
+  return step;
+}
+
+static inline lx_step lx_next_step(const lx_layout *layout, lx_step step) {
+  const long size = lx_size(layout, step.read + 1);
+  return (lx_step){step.read + 1, layout->reverse ? step.row - size : step.row + step.size, size};
+}
+
+static inline lx_step lx_step_before(const lx_layout *layout, lx_step step) {
+  const long size = lx_size(layout, step.read - 1);
+  return (lx_step){step.read - 1, layout->reverse ? step.row + step.size : step.row - size, size};
+}
+
+/* How many of the sequences from `from` to `to` a step of this size has. */
+static inline long lx_within(long size, long from, long to) { return size < from ? 0 : size < to ? size - from : to - from; }
+
+enum { LX_NONE, LX_DIAGONAL, LX_FULL };
+enum { LX_PREVIOUS, LX_GRAVES };
+
+/* A layer in one direction: `features` values in a row of x, `state` values in one of h; and its form, as in ../../equations.py. */
+typedef struct {
+  lx_layout layout;
+  long features, state;
+  int peephole, wiring, projects;
+} lx_lstm;
+
+/* Weights as PyTorch has them, in rows without gaps; null where there are none. Gates and cell states are null where they aren't to be kept. */
+typedef struct {
+  lx_lstm form;
+  const void *x; /* rows `x_row` values apart; where `x_step` isn't zero, steps are that far apart */
+  long x_row, x_step;
+  const void *h0, *c0;
+  const void *weight_ih, *weight_hh, *bias, *weight_ch, *weight_hr; /* bias: both in one */
+  void *gates, *cell;                                               /* (rows, 4, units), (rows, units) */
+  void *hidden, *kept_hidden;                                       /* (rows, state): the layer's output, and a copy that nobody writes into */
+  void *last_h, *last_c;
+  void *room; /* as much as lx_lstm_forward_room says */
+} lx_lstm_forward;
+
+static inline long lx_row_of_x(const lx_lstm_forward *call, const lx_step *step, long b) {
+  const lx_layout *layout = &call->form.layout;
+  const long t = layout->reverse ? layout->steps - 1 - step->read : step->read;
+  return call->x_step ? t * call->x_step + b * call->x_row : (step->row + b) * call->x_row;
+}
+
+/* Steps from `last` back to the one before which `stop` are read. Rows of `d_z`, `d_h_rows` and `m` are counted from `first_row`. */
+typedef struct {
+  lx_lstm form;
+  lx_step last;
+  long stop, first_row;
+  const void *gates, *cell, *c0;
+  const void *grad_hidden; /* rows `grad_stride` values apart; null for zeros */
+  long grad_stride;
+  const void *weight_hh, *weight_ch, *weight_hr;
+  void *d_h, *d_c; /* (batch, state), (batch, units): after the last step, and afterwards before the first one */
+  void *d_z;       /* (rows, 4, units) */
+  void *d_h_rows;  /* (rows, state): what meets the projection's weights, and */
+  void *m;         /* (rows, units): o tanh(c), both null where nobody asks */
+  void *sums;      /* for each thread (8, units): d_b and, where they are diagonal, d_p, by gate; added to */
+  void *room;
+} lx_lstm_backward;
+
 /* Each kernel in float and in double. */
 typedef struct {
+  long (*lstm_forward_room[2])(const lx_lstm *, int threads);
+  void (*lstm_forward_pack[2])(const lx_lstm_forward *, int thread, int threads);
+  void (*lstm_forward[2])(const lx_lstm_forward *, const lx_part *, int thread);
+  long (*lstm_backward_room[2])(const lx_lstm *, int threads);
+  void (*lstm_backward_pack[2])(const lx_lstm_backward *, int thread, int threads);
+  void (*lstm_backward[2])(const lx_lstm_backward *, const lx_part *, int thread);
   void (*lstm_replay[2])(const lx_lstm_replay *, const lx_part *, lx_found *);
   void (*lstm_check[2])(const lx_lstm_check *, const lx_part *, lx_found *);
   void (*lstm_named[2])(const lx_lstm_named *, const lx_part *, lx_found *);

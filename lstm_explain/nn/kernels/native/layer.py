@@ -1,0 +1,223 @@
+"""A whole sequence of one layer and direction, forward and backward, by the compiled kernels; the same as `kernels.sequence`, faster.
+
+Forward is one call. Backward is one call for some steps at a time: between two of them what the pre-activations of these steps had to
+do with the loss meets inputs and states in bulk products of PyTorch's, while it is still in the cache.
+"""
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from lstm_explain.nn.equations import Form, Weights
+from lstm_explain.nn.kernels import native
+from lstm_explain.nn.kernels.sequence import Computed, Gradients, Saved, before, steps_of
+
+_CHUNK = 1 << 21
+"""Bytes of pre-activations' gradients between two bulk products."""
+_LARGE = 1 << 22
+"""Bytes from which on new memory is asked for in large pages."""
+
+
+class _LSTM(ctypes.Structure):
+    _fields_ = [
+        ("layout", native.Layout),
+        *((name, ctypes.c_long) for name in ("features", "state")),
+        *((name, ctypes.c_int) for name in ("peephole", "wiring", "projects")),
+    ]
+
+
+class _Step(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_long) for name in ("read", "row", "size")]
+
+
+class _Forward(ctypes.Structure):
+    _fields_ = [
+        ("form", _LSTM),
+        ("x", ctypes.c_void_p),
+        ("x_row", ctypes.c_long),
+        ("x_step", ctypes.c_long),
+        *((name, ctypes.c_void_p) for name in ("h0", "c0", "weight_ih", "weight_hh", "bias", "weight_ch", "weight_hr")),
+        *((name, ctypes.c_void_p) for name in ("gates", "cell", "hidden", "kept_hidden", "last_h", "last_c", "room")),
+    ]
+
+
+class _Backward(ctypes.Structure):
+    _fields_ = [
+        ("form", _LSTM),
+        ("last", _Step),
+        ("stop", ctypes.c_long),
+        ("first_row", ctypes.c_long),
+        *((name, ctypes.c_void_p) for name in ("gates", "cell", "c0", "grad_hidden")),
+        ("grad_stride", ctypes.c_long),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("weight_hh", "weight_ch", "weight_hr", "d_h", "d_c", "d_z", "d_h_rows", "m", "sums", "room")
+        ),
+    ]
+
+
+def _entries(name: str) -> tuple[Callable[..., int], Callable[..., None]]:
+    library = native.library()
+    room, run = getattr(library, f"lx_{name}_room"), getattr(library, f"lx_{name}_run")
+    room.restype, run.restype = ctypes.c_long, None
+    return room, run
+
+
+def _form(form: Form, weights: Weights, sizes: Sequence[int], reverse: bool) -> _LSTM:
+    (units4, features), state = weights.weight_ih.shape, weights.weight_hh.shape[1]
+    layout = native.layout(sizes, units4 // 4, reverse)
+    peephole = (None, "diagonal", "full").index(form.peephole if weights.weight_ch is not None else None)
+    return _LSTM(layout, features, state, peephole, ("previous", "graves").index(form.wiring), weights.weight_hr is not None)
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _empty(like: Tensor, *shape: int) -> Tensor:
+    made = like.new_empty(shape)
+    if (size := made.numel() * made.element_size()) >= _LARGE:
+        native.library().lx_large_pages(ctypes.c_void_p(made.data_ptr()), ctypes.c_long(size))
+    return made
+
+
+def _in_rows(tensor: Tensor) -> Tensor:
+    """With the values of each row side by side."""
+    return tensor if tensor.stride(1) == 1 else tensor.contiguous()
+
+
+def _contiguous(weights: Weights) -> Weights:
+    return Weights(*(None if weight is None else weight.contiguous() for weight in weights))  # type: ignore[arg-type]
+
+
+def forward(
+    x: Tensor, h0: Tensor, c0: Tensor, weights: Weights, form: Form, sizes: Sequence[int], reverse: bool, *, keep: bool
+) -> Computed:
+    """As `lstm_explain.nn.kernels.sequence.forward`."""
+    weights = _contiguous(weights)
+    W_x, W_h, b_x, b_h, W_c, W_r = weights
+    x, h0, c0 = _in_rows(x), h0.contiguous(), c0.contiguous()
+    (rows, _), P, H = x.shape, h0.shape[1], c0.shape[1]
+    bias = None if b_x is None or b_h is None else b_x + b_h
+    gates, cell, kept = (_empty(x, rows, 4, H), _empty(x, rows, H), _empty(x, rows, P)) if keep else (None, None, None)
+    hidden, last_h, last_c = _empty(x, rows, P), torch.empty_like(h0), torch.empty_like(c0)
+    lstm, is_double, threads = _form(form, weights, sizes, reverse), x.dtype == torch.float64, torch.get_num_threads()
+    room_for, run = _entries("lstm_forward")
+    room = torch.empty(room_for(ctypes.byref(lstm), is_double, threads), dtype=torch.uint8)
+    tensors = (h0, c0, W_x, W_h, bias, W_c, W_r, gates, cell, hidden, kept, last_h, last_c, room)
+    call = _Forward(lstm, x.data_ptr(), x.stride(0), 0, *map(_address, tensors))
+    run(ctypes.byref(call), is_double, threads, False)
+    saved = None if gates is None or cell is None or kept is None else Saved(gates, cell, kept)
+    return Computed(hidden, last_h, last_c, saved)
+
+
+def backward(
+    saved: Saved,
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    weights: Weights,
+    form: Form,
+    sizes: Sequence[int],
+    reverse: bool,
+    grad_hidden: Tensor | None,
+    grad_last_h: Tensor | None,
+    grad_last_c: Tensor | None,
+    needs: Sequence[bool],
+) -> Gradients:
+    """As `lstm_explain.nn.kernels.sequence.backward`."""
+    weights = _contiguous(weights)
+    W_x, W_h, _, _, W_c, W_r = weights
+    gates, cell, hidden = saved
+    h0, c0 = h0.contiguous(), c0.contiguous()
+    (rows, P), H = hidden.shape, cell.shape[1]
+    need_x, _, _, need_W_x, need_W_h, need_b_x, need_b_h, need_W_c, need_W_r = needs
+    grad_hidden = None if grad_hidden is None else _in_rows(grad_hidden)
+    d_h, d_c = torch.empty_like(h0), torch.empty_like(c0)
+    for d, grad in ((d_h, grad_last_h), (d_c, grad_last_c)):
+        d.zero_() if grad is None else d.copy_(grad)
+    chunks = list(_chunks(sizes, reverse, max(1, _CHUNK // (4 * H * x.element_size()))))
+    most = max(at.stop - at.start for at, *_ in chunks)
+    d_z, projects = gates.new_empty(most, 4 * H), need_W_r and W_r is not None
+    d_h_rows, m = (gates.new_empty(most, P), gates.new_empty(most, H)) if projects else (None, None)
+    lstm, is_double, threads = _form(form, weights, sizes, reverse), x.dtype == torch.float64, torch.get_num_threads()
+    room_for, run = _entries("lstm_backward")
+    room = torch.empty(room_for(ctypes.byref(lstm), is_double, threads), dtype=torch.uint8)
+    sums = gates.new_zeros(min(threads, sizes[0]), 8, H)
+
+    h_seen, c_seen = _seen(hidden, h0, sizes, reverse), _seen(cell, c0, sizes, reverse)
+    full = W_c is not None and form.peephole == "full"
+    d_x = _empty(x, *x.shape) if need_x else None
+    # Transposed: PyTorch's products are faster that way round.
+    d_W_x = x.new_zeros(x.shape[1], 4 * H) if need_W_x else None
+    d_W_h = x.new_zeros(P, 4 * H) if need_W_h else None
+    d_W_c = x.new_zeros(H, len(W_c)) if need_W_c and W_c is not None and full else None
+    d_W_r = x.new_zeros(H, P) if projects else None
+    total = gates.new_zeros(8, H)
+    stride = 0 if grad_hidden is None else grad_hidden.stride(0)
+    before_rows = gates, cell, c0, grad_hidden
+    tensors = W_h, W_c, W_r, d_h, d_c, d_z, d_h_rows, m, sums, room
+    for number, (at, last, stop) in enumerate(chunks):
+        call = _Backward(lstm, last, stop, at.start, *map(_address, before_rows), stride, *map(_address, tensors))
+        run(ctypes.byref(call), is_double, threads, number > 0)
+        total += sums.sum(0)
+        sums.zero_()
+        d = d_z[: at.stop - at.start]
+        if d_x is not None:
+            torch.mm(d, W_x, out=d_x[at])
+        if d_W_x is not None:
+            d_W_x.addmm_(x[at].T, d)
+        if d_W_h is not None:
+            d_W_h.addmm_(h_seen(at).T, d)
+        if d_W_c is not None and form.wiring == "previous":
+            d_W_c.addmm_(c_seen(at).T, d)
+        elif d_W_c is not None:
+            d_W_c[:, : 2 * H].addmm_(c_seen(at).T, d[:, : 2 * H])
+            d_W_c[:, 2 * H :].addmm_(cell[at].T, d[:, 3 * H :])
+        if d_W_r is not None and d_h_rows is not None and m is not None:
+            d_W_r.addmm_(m[: len(d)].T, d_h_rows[: len(d)])
+    by_peephole = _transposed(d_W_c)
+    if need_W_c and W_c is not None and not full:
+        by_peephole = total[4 : 4 + len(W_c)]
+    d_b = total[:4].flatten()
+    by_bias = d_b if need_b_x else None, d_b if need_b_h else None
+    by_weights = _transposed(d_W_x), _transposed(d_W_h), *by_bias, by_peephole, _transposed(d_W_r)
+    return Gradients(d_x, d_h, d_c, Weights(*by_weights))  # type: ignore[arg-type]
+
+
+def _transposed(gradient: Tensor | None) -> Tensor | None:
+    return None if gradient is None else gradient.T.contiguous()
+
+
+def _chunks(sizes: Sequence[int], reverse: bool, most: int) -> Iterator[tuple[slice, _Step, int]]:
+    """Some steps at a time, the last read first: their rows, the last of them, and how many are read before the first of them."""
+    steps = list(steps_of(sizes, reverse))
+    to = len(steps)
+    while to:
+        begin, count = to - 1, steps[to - 1][1]
+        while begin and count + steps[begin - 1][1] <= most:
+            begin -= 1
+            count += steps[begin][1]
+        rows = [steps[begin][0], steps[to - 1][0]]
+        last, size = steps[to - 1]
+        yield slice(min(at.start for at in rows), max(at.stop for at in rows)), _Step(to - 1, last.start, size), begin
+        to = begin
+
+
+def _seen(after: Tensor, initial: Tensor, sizes: Sequence[int], reverse: bool) -> Callable[[slice], Tensor]:
+    """The states that some rows started from; where all steps are as wide these are other rows, and nothing is copied."""
+    batch, rows = sizes[0], len(after)
+    if sizes[-1] != batch:
+        whole: list[Tensor] = []
+
+        def of(at: slice) -> Tensor:
+            if not whole:
+                whole.append(before(after, initial, sizes, reverse))
+            return whole[0][at]
+
+        return of
+    if reverse:
+        return lambda at: torch.cat([after[at.start + batch :], initial]) if at.stop == rows else after[at.start + batch : at.stop + batch]
+    return lambda at: after[at.start - batch : at.stop - batch] if at.start else torch.cat([initial, after[: at.stop - batch]])

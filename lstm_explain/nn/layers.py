@@ -42,11 +42,11 @@ class LayerRun(NamedTuple):
     last_h: Tensor
     last_c: Tensor
 
-    def seen(self) -> tuple[Tensor, Tensor]:
-        """The hidden and the cell state that each row started from, detached."""
+    def seen(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The hidden and the cell state that each row started from, or some `rows` by their numbers; detached."""
         _, cell, hidden = self.saved
         states = (hidden, self.initial_h.detach()), (cell, self.initial_c.detach())
-        h, c = (before(after, initial, self.sizes, self.reverse) for after, initial in states)
+        h, c = (before(after, initial, self.sizes, self.reverse, rows) for after, initial in states)
         return h, c
 
 

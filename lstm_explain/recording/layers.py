@@ -16,8 +16,8 @@ from lstm_explain.nn.lstm import PeepholeLSTM
 from lstm_explain.recording.difference import Difference, compare
 from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, input_and_state, mismatch, rows_of, wide
 
-_ROWS = 4096
-"""How many steps are recomputed at once: bounds memory, changes nothing else."""
+_ROWS = 64
+"""At how many steps of a layer of our own its equations are computed again: what it kept is what its pass computed with."""
 
 
 def repeatable(module: Any) -> None:
@@ -121,15 +121,14 @@ def kept_weights(weights: Weights) -> dict[str, Tensor]:
 
 
 def _by_the_equations(layer: LayerRun, form: Form) -> Iterator[Difference]:
-    """Every recorded value beside what one readable step gives from the recorded state before it."""
+    """Recorded values beside what one readable step gives from the recorded state before it, at steps spread over the whole call."""
     gates, cell, hidden = layer.saved
-    h, c = layer.seen()
-    for at in range(0, len(hidden), _ROWS):
-        rows = slice(at, at + _ROWS)
-        with torch.autocast(hidden.device.type, enabled=False):
-            expected = step(layer.x[rows], h[rows], c[rows], layer.weights, form)
-        i, f, g, o = gates[rows].unbind(1)
-        yield from map(compare, Step(i, f, g, o, cell[rows], hidden[rows]), expected)
+    rows = torch.linspace(0, len(hidden) - 1, min(len(hidden), _ROWS), dtype=torch.float64, device=hidden.device).long()
+    h, c = layer.seen(rows)
+    with torch.autocast(hidden.device.type, enabled=False):
+        expected = step(layer.x[rows], h, c, layer.weights, form)
+    i, f, g, o = gates[rows].unbind(1)
+    yield from map(compare, Step(i, f, g, o, cell[rows], hidden[rows]), expected)
 
 
 def initial_states(module: nn.RNNBase, kind: str, layout: Layout, hx: Any, output: Tensor) -> tuple[Tensor, ...]:

@@ -57,17 +57,27 @@ def steps_of(sizes: Sequence[int], reverse: bool) -> Iterator[tuple[slice, int]]
             stop += n
 
 
-def before(after: Tensor, initial: Tensor, sizes: Sequence[int], reverse: bool) -> Tensor:
-    """The state that each row started from, ``(rows, state)``, from the states after it and those before the first step."""
-    batch, rows = sizes[0], len(after)
+def before(after: Tensor, initial: Tensor, sizes: Sequence[int], reverse: bool, rows: Tensor | None = None) -> Tensor:
+    """The state that each row started from, ``(rows, state)``, from the states after it and those before the first step.
+
+    `rows` asks for some of them by their numbers.
+    """
+    batch, count = sizes[0], len(after)
+    if sizes[-1] == batch and rows is not None:
+        source = rows + batch if reverse else rows - batch
+        inside = (source >= 0) & (source < count)
+        states = after[source.clamp(0, count - 1)]
+        states[~inside] = initial[rows[~inside] % batch]
+        return states
     if sizes[-1] == batch:
-        return torch.cat([after[batch:], initial] if reverse else [initial, after[: rows - batch]])
+        return torch.cat([after[batch:], initial] if reverse else [initial, after[: count - batch]])
     parts: list[list[Tensor]] = []
     last, state = 0, after[:0]
     for at, n in steps_of(sizes, reverse):
         parts.append([state[:n], initial[last:n]])  # read backwards, shorter sequences begin later
         last, state = n, after[at]
-    return torch.cat([part for step in (reversed(parts) if reverse else parts) for part in step])
+    states = torch.cat([part for step in (reversed(parts) if reverse else parts) for part in step])
+    return states if rows is None else states[rows]
 
 
 def _recurrent(weights: Weights, form: Form) -> Tensor:

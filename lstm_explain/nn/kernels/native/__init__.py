@@ -133,7 +133,7 @@ def serves(*tensors: Tensor | None) -> bool:
     there = [one for one in tensors if one is not None]
     dtypes = {one.dtype for one in there}
     plain = all(type(one) in (Tensor, torch.nn.Parameter) and one.device.type == "cpu" and one.layout == torch.strided for one in there)
-    listening = is_in_torch_dispatch_mode() or torch.jit.is_tracing()
+    listening = is_in_torch_dispatch_mode() or torch._C._is_tracing()
     return plain and not listening and len(dtypes) == 1 and dtypes <= {torch.float32, torch.float64} and backend().name == "native"
 
 

@@ -51,7 +51,8 @@ class _Backward(ctypes.Structure):
         ("first_row", ctypes.c_long),
         *((name, ctypes.c_void_p) for name in ("gates", "cell", "c0", "grad_hidden")),
         ("grad_stride", ctypes.c_long),
-        *((name, ctypes.c_void_p) for name in ("weight_hh", "weight_ch", "weight_hr", "d_h", "d_c", "d_z", "d_h_rows", "m", "sums", "room")),
+        *((name, ctypes.c_void_p) for name in ("weight_hh", "weight_ch", "weight_hr")),
+        *((name, ctypes.c_void_p) for name in ("d_h", "d_c", "d_z", "d_h_rows", "m", "sums", "room")),
     ]
 
 
@@ -129,7 +130,7 @@ def backward(
     W_x, W_h, _, _, W_c, W_r = weights
     gates, cell, hidden = saved
     h0, c0 = h0.contiguous(), c0.contiguous()
-    (rows, P), H = hidden.shape, cell.shape[1]
+    P, H = hidden.shape[1], cell.shape[1]
     need_x, _, _, need_W_x, need_W_h, need_b_x, need_b_h, need_W_c, need_W_r = needs
     grad_hidden = None if grad_hidden is None else _in_rows(grad_hidden)
     d_h, d_c = torch.empty_like(h0), torch.empty_like(c0)

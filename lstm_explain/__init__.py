@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lstm_explain.errors import OutputError as OutputError
     from lstm_explain.errors import RecordingError as RecordingError
     from lstm_explain.errors import WeightsError as WeightsError
+    from lstm_explain.nn.kernels.native import backend as backend
     from lstm_explain.nn.lstm import PeepholeLSTM as PeepholeLSTM
     from lstm_explain.nn.lstm import PeepholeLSTMCell as PeepholeLSTMCell
     from lstm_explain.plots import plot as plot
@@ -51,6 +52,7 @@ _HOMES = {
     "analyses.timescale": ("Timescale", "timescale"),
     "analyses.unit_text": ("unit_text",),
     "errors": ("CertificateError", "InputError", "LstmExplainError", "OutputError", "RecordingError", "WeightsError"),
+    "nn.kernels.native": ("backend",),
     "nn.lstm": ("PeepholeLSTM", "PeepholeLSTMCell"),
     "plots": ("plot",),
     "recording.cells": ("register",),

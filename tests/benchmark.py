@@ -1,38 +1,48 @@
 """What the layer and a recording cost beside PyTorch's own pass: ``python tests/benchmark.py``.
 
 All candidates of a shape run in turn, in one process, in a new order each round; the tables show medians and their ratios to the
-plain pass named beside them. Times on a shared machine vary; ratios within a run less so.
+pass of `torch.nn.LSTM` or of the layer itself. Times on a shared machine vary; ratios within a run less so. With one thread it is the
+thread's own time that counts, which others can't take away; with several it is the clock's. Less is run by
+``--part layer --shapes ab --threads 1``.
 """
 
+import argparse
+import os
 import random
 import statistics
 import time
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 import lstm_explain as lx
 
-ROUNDS = 15
-SHAPES = {"a": (1, 200, 32, 64), "b": (32, 100, 64, 128), "c": (32, 256, 128, 256)}
-
-
-LAYERS = {
+SHAPES = {"a": (1, 200, 32, 64), "b": (32, 100, 64, 128), "c": (32, 256, 128, 256), "d": (64, 512, 64, 512)}
+GOALS = {
+    ("diagonal", "forward"): {"a": 0.85, "b": 0.85, "c": 0.85, "d": 1.0},
+    ("diagonal", "both"): dict.fromkeys("abcd", 0.95),
+    ("full", "forward"): dict.fromkeys("abc", 1.25),
+    ("full", "both"): dict.fromkeys("abc", 1.25),
+    ("full, by PyTorch", "both"): {"a": 8.0, "b": 2.5, "c": 2.5},
+    ("diagonal", "recorded"): dict.fromkeys("abcd", 1.05),
+    ("full", "recorded"): dict.fromkeys("abcd", 1.05),
+}
+STOCK = {
     "nn.LSTM": lambda features, units: nn.LSTM(features, units),
     "nn.LSTM, 2 layers": lambda features, units: nn.LSTM(features, units, 2),
     "nn.LSTM, 2 directions": lambda features, units: nn.LSTM(features, units, bidirectional=True),
     "nn.GRU": lambda features, units: nn.GRU(features, units),
     "nn.RNN": lambda features, units: nn.RNN(features, units),
-    "full": lambda features, units: lx.PeepholeLSTM(features, units),
 }
 
 
 class Loop(nn.Module):
-    """What people write to see every cell state: a cell, called step by step, its states kept."""
+    """What people write to have peepholes, or to see every cell state: a cell, called step by step, its states kept."""
 
-    def __init__(self, features, units):
+    def __init__(self, cell):
         super().__init__()
-        self.cell = nn.LSTMCell(features, units)
+        self.cell = cell
 
     def forward(self, inputs):
         state, kept = None, []
@@ -42,65 +52,142 @@ class Loop(nn.Module):
         return [torch.stack(states) for states in zip(*kept, strict=True)]
 
 
-def layers(inputs, units):
-    """The layer itself, forward and backward."""
-    stock = nn.LSTM(inputs.shape[2], units)
+@contextmanager
+def by_pytorch():
+    os.environ["LSTM_EXPLAIN_BACKEND"] = "torch"
+    try:
+        yield
+    finally:
+        del os.environ["LSTM_EXPLAIN_BACKEND"]
+
+
+def forward(layer, inputs):
+    with torch.no_grad():
+        layer(inputs)
+
+
+def both(layer, inputs, slope):
+    layer(inputs.requires_grad_())[0].backward(slope)
+    inputs.grad = None
+    layer.zero_grad()
+    inputs.requires_grad_(False)
+
+
+def recorded(layer, inputs):
+    with torch.no_grad(), lx.record(layer):
+        layer(inputs)
+
+
+def layers(inputs, units, shape):
+    """The layer itself: rows of what it is, what it does, the function, and which row it is measured by."""
+    stock, slope = nn.LSTM(inputs.shape[2], units), torch.randn(*inputs.shape[:2], units)
     forms = {
         "nn.LSTM": stock,
         "no peephole": lx.PeepholeLSTM.from_lstm(stock, peephole=None),
         "diagonal": lx.PeepholeLSTM.from_lstm(stock, peephole="diagonal"),
+        "diagonal, graves": lx.PeepholeLSTM.from_lstm(stock, peephole="diagonal", wiring="graves"),
         "full": lx.PeepholeLSTM.from_lstm(stock),
     }
     for name, layer in forms.items():
-        yield f"{name}: forward", lambda layer=layer: without_gradients(layer, inputs), "nn.LSTM: forward"
-        yield f"{name}: forward and backward", lambda layer=layer: layer(inputs)[0].sum().backward(), "nn.LSTM: forward and backward"
+        yield name, "forward", lambda layer=layer: forward(layer, inputs), ("nn.LSTM", "forward")
+        yield name, "both", lambda layer=layer: both(layer, inputs, slope), ("nn.LSTM", "both")
+        if name in ("diagonal", "full"):
+            yield name, "recorded", lambda layer=layer: recorded(layer, inputs), (name, "forward")
+    if shape == "d":  # half a minute each
+        return
+
+    def in_pytorch():
+        with by_pytorch():
+            both(forms["full"], inputs, slope)
+
+    cell = Loop(lx.PeepholeLSTMCell(inputs.shape[2], units, peephole="diagonal"))
+    yield "full, by PyTorch", "both", in_pytorch, ("nn.LSTM", "both")
+    yield "diagonal, a cell in a loop", "both", lambda: both(cell, inputs, slope), ("nn.LSTM", "both")
 
 
-def recordings(inputs, units):
+def recordings(inputs, units, shape):
     """A recording: by replay, and from the workspace where gradients are on; beside the plain pass in the same mode."""
-    for name, make in LAYERS.items():
+    if shape == "d":
+        return
+    for name, make in STOCK.items():
         layer = make(inputs.shape[2], units)
-        yield f"{name}: plain", lambda layer=layer: without_gradients(layer, inputs), f"{name}: plain"
-        yield f"{name}: recorded", lambda layer=layer: without_gradients(layer, inputs, True), f"{name}: plain"
+        yield name, "plain", lambda layer=layer: forward(layer, inputs), (name, "plain")
+        yield name, "recorded", lambda layer=layer: recorded(layer, inputs), (name, "plain")
         if isinstance(layer, nn.LSTM):
-            yield f"{name}: plain, gradients on", lambda layer=layer: layer(inputs), f"{name}: plain, gradients on"
-            yield f"{name}: recorded, gradients on", lambda layer=layer: recorded(layer, inputs), f"{name}: plain, gradients on"
-    loop = Loop(inputs.shape[2], units)
-    yield "LSTMCell loop that keeps h and c", lambda: without_gradients(loop, inputs), "nn.LSTM: plain"
+            yield name, "plain, gradients on", lambda layer=layer: layer(inputs), (name, "plain, gradients on")
+            yield name, "recorded, gradients on", lambda layer=layer: with_gradients(layer, inputs), (name, "plain, gradients on")
+    loop = Loop(nn.LSTMCell(inputs.shape[2], units))
+    yield "LSTMCell loop that keeps h and c", "plain", lambda: forward(loop, inputs), ("nn.LSTM", "plain")
 
 
-def recorded(layer, inputs):
+def with_gradients(layer, inputs):
     with lx.record(layer):
         layer(inputs)
 
 
-def without_gradients(layer, inputs, record=False):
-    with torch.no_grad():
-        recorded(layer, inputs) if record else layer(inputs)
+def growth(*_):
+    """Time for each step of 16 sequences, 128 units, as they get longer; it should stay what it is."""
+    layer = lx.PeepholeLSTM(128, 128, peephole="diagonal")
+    for steps in (64, 256, 1024, 4096):
+        inputs, slope = torch.randn(steps, 16, 128), torch.randn(steps, 16, 128)
+        for what, run in (("forward", lambda x=inputs: forward(layer, x)), ("both", lambda x=inputs, s=slope: both(layer, x, s))):
+            yield f"{steps} steps", what, run, ("64 steps", what), steps / 64
 
 
-def measured(rows):
+def measured(rows, rounds):
     """Median seconds of each row, interleaved."""
-    seconds = {name: [] for name, _, _ in rows}
-    for round_ in range(ROUNDS + 2):  # the first learn shapes and warm up
-        for name, run, _ in random.sample(rows, len(rows)):
-            began = time.perf_counter()
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    seconds = {row[:2]: [] for row in rows}
+    for round_ in range(rounds + 2):  # the first learn shapes and warm up
+        for name, what, run, *_ in random.sample(rows, len(rows)):
+            began = clock()
             run()
             if round_ > 1:
-                seconds[name].append(time.perf_counter() - began)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+                seconds[name, what].append(clock() - began)
+    return {key: statistics.median(values) for key, values in seconds.items()}
+
+
+def shown(rows, rounds, goals):
+    medians = measured(rows, rounds)
+    for name, what, _, beside, *times in rows:
+        ratio, goal = medians[name, what] / medians[beside] / (times[0] if times else 1), goals.get((name, what))
+        words = f"{ratio:8.2f} x {', '.join(beside)}" + (f"   goal {goal}" if goal else "")
+        print(f"  {name + ': ' + what:44} {1e3 * medians[name, what]:9.2f} ms {words}", flush=True)
+
+
+def ceilings():
+    """What the machine does at most: products of matrices, and filling memory that has been used before."""
+    one, other, big = torch.randn(1024, 1024), torch.randn(1024, 1024), torch.empty(1 << 25)
+    rows = [("product", "", lambda: one @ other, ("product", "")), ("fill", "", lambda: big.fill_(1.0), ("fill", ""))]
+    found = measured(rows, 9)
+    return (
+        f"{2 * 1024**3 / found['product', ''] / 1e9:.0f} GFLOP/s in products, {big.numel() * 4 / found['fill', ''] / 1e9:.1f} GB/s written"
+    )
+
+
+PARTS = {"layer": layers, "recording": recordings, "growth": growth}
 
 
 def main():
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; medians of {ROUNDS} rounds")
-    for shape, (batch, steps, features, units) in SHAPES.items():
-        inputs = torch.randn(steps, batch, features)
-        print(f"\n{shape}: batch {batch}, {steps} steps, {features} features, {units} units")
-        for table in (layers, recordings):
-            rows = list(table(inputs, units))
-            medians = measured(rows)
-            for name, _, beside in rows:
-                print(f"  {name:44} {1e3 * medians[name]:9.2f} ms   {medians[name] / medians[beside]:6.2f} x {beside}")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--part", choices=PARTS, action="append")
+    parser.add_argument("--shapes", default="abcd")
+    parser.add_argument("--threads", type=int, action="append")
+    parser.add_argument("--rounds", type=int, default=9)
+    chosen = parser.parse_args()
+    print(f"torch {torch.__version__}; {lx.backend()}; medians of {chosen.rounds} rounds; both: forward and backward")
+    for threads in chosen.threads or (1, 2):
+        torch.set_num_threads(threads)
+        print(f"\n{threads} thread{'s' if threads > 1 else ''}: {ceilings()}")
+        for part in chosen.part or PARTS:
+            for shape in chosen.shapes if part != "growth" else "-":
+                batch, steps, features, units = SHAPES.get(shape, (1, 1, 1, 1))
+                rows = list(PARTS[part](torch.randn(steps, batch, features), units, shape))
+                if rows:
+                    sizes = f"{shape}: batch {batch}, {steps} steps, {features} features, {units} units"
+                    print(f"\n{part}" + (f", {sizes}" if part != "growth" else ""))
+                    goals = {key: goal[shape] for key, goal in GOALS.items() if shape in goal} if part == "layer" else {}
+                    shown(rows, chosen.rounds, goals)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The fast sequence as one differentiable operation, and who computes it."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -16,20 +17,28 @@ from lstm_explain.nn.kernels.sequence import Computed, Gradients, Saved
 Call = tuple[Form, tuple[int, ...], bool]
 
 
+def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    there = torch.amp.autocast_mode.is_autocast_available(x.device.type)
+    return torch.autocast(x.device.type, enabled=False) if there else nullcontext()
+
+
 def run_forward(call: Call, inputs: Sequence[Tensor | None], *, keep: bool) -> Computed:
+    """Forward by whoever can; nothing is differentiable."""
     x, h0, c0, *weights = cast(list[Tensor], inputs)
-    kernel = compiled if native.serves(*inputs) else bulk
-    with torch.autocast(x.device.type, enabled=False):
-        return kernel.forward(x, h0, c0, Weights(*weights), *call, keep=keep)
+    forward = compiled.forward if native.serves(*inputs) else bulk.forward
+    with _without_autocast(x):
+        return forward(x, h0, c0, Weights(*weights), *call, keep=keep)
 
 
 def run_backward(
     call: Call, saved: Saved, inputs: Sequence[Tensor | None], grads: Sequence[Tensor | None], needs: Sequence[bool]
 ) -> Gradients:
+    """Backward by whoever can, from what either has saved; `needs` has one flag for each of `inputs`."""
     x, h0, c0, *weights = cast(list[Tensor], inputs)
-    kernel = compiled if native.serves(*saved, *inputs, *grads) else bulk
-    with torch.autocast(x.device.type, enabled=False):
-        return kernel.backward(saved, x, h0, c0, Weights(*weights), *call, *grads, needs)
+    backward = compiled.backward if native.serves(*saved, *inputs, *grads) else bulk.backward
+    grad_hidden, grad_last_h, grad_last_c = grads
+    with _without_autocast(x):
+        return backward(saved, x, h0, c0, Weights(*weights), *call, grad_hidden, grad_last_h, grad_last_c, needs)
 
 
 class _Sequence(torch.autograd.Function):
@@ -63,6 +72,7 @@ class _Sequence(torch.autograd.Function):
 def backward_by_unrolling(
     call: Call, inputs: Sequence[Tensor | None], needs: Sequence[bool], grads: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
+    """Gradients that are differentiable themselves, through the readable equations."""
     # One view for each place: the same tensor may stand in two of them, and each place has a gradient of its own.
     views = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
     x, h0, c0, *weights = cast(list[Tensor], views)
@@ -101,7 +111,7 @@ def _by_walking(call: Call, inputs: Sequence[Tensor | None]) -> Computed:
 
 def _transformed(tensors: Sequence[Tensor | None]) -> bool:
     """Whether `torch.func`, forward-mode differentiation or `torch.jit.trace` is at work, which only see operations of PyTorch's."""
-    if torch._C._are_functorch_transforms_active() or torch.jit.is_tracing():
+    if torch._C._are_functorch_transforms_active() or torch._C._is_tracing():
         return True
     return any(one is not None and forward_ad.unpack_dual(one).tangent is not None for one in tensors)
 
@@ -120,7 +130,7 @@ def run_sequence(
     inputs = x, h0, c0, *weights
     call = form, tuple(sizes), reverse
     if torch.compiler.is_compiling():
-        from lstm_explain.nn.operation import operation
+        from lstm_explain.nn.operation import operation  # which is made of this file
 
         return operation(call, inputs)
     if _transformed(inputs):

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from lstm_explain.errors import RecordingError
 from lstm_explain.nn.equations import Form, GRUStep, Nonlinearity, RNNStep, Step, Weights, rnn_step
-from lstm_explain.nn.kernels import replay, sequence
+from lstm_explain.nn.kernels import replay
 from lstm_explain.nn.kernels.native import Found
+from lstm_explain.nn.kernels.sequence import before
 from lstm_explain.nn.layers import suffixes, weights_of
 from lstm_explain.nn.layout import Layout, lay_out
 from lstm_explain.recording import workspace
@@ -169,7 +170,7 @@ def replayed_layer(
     nonlinearity: Nonlinearity = "tanh" if kind == "rnn_tanh" else "relu"
 
     def checked() -> Iterator[Difference]:
-        expected = rnn_step(x, sequence.before(hidden, h0, sizes, reverse), weights, nonlinearity)
+        expected = rnn_step(x, before(hidden, h0, sizes, reverse), weights, nonlinearity)
         yield compare(came.hidden_state, expected.hidden_state)
 
     return OpenedLayer(suffix, reverse, came._asdict(), states, checked=checked), (last_h,)
@@ -205,14 +206,14 @@ def _by_the_cell(now: Step, W_r: Tensor | None) -> Iterator[Difference]:
 def _by_both(now: Step, c0: Tensor, sizes: Sequence[int], reverse: bool) -> Iterator[Difference]:
     """Both states beside c = f c + i g and h = o tanh(c)."""
     yield from _by_the_cell(now, None)
-    for i, f, g, c, before in _pieces(*now[:3], now.cell_state, sequence.before(now.cell_state, c0, sizes, reverse)):
-        yield compare(c, (i * g).addcmul_(f, before))
+    for i, f, g, c, c_seen in _pieces(*now[:3], now.cell_state, before(now.cell_state, c0, sizes, reverse)):
+        yield compare(c, (i * g).addcmul_(f, c_seen))
 
 
 def _by_the_gates(now: GRUStep, h0: Tensor, sizes: Sequence[int], reverse: bool) -> Iterator[Difference]:
     """The hidden states that came out beside h = (1 - z) n + z h."""
-    for z, n, h, before in _pieces(*now[1:], sequence.before(now.hidden_state, h0, sizes, reverse)):
-        yield compare(h, torch.lerp(n, before, z))
+    for z, n, h, h_seen in _pieces(*now[1:], before(now.hidden_state, h0, sizes, reverse)):
+        yield compare(h, torch.lerp(n, h_seen, z))
 
 
 def _by_rounding(now: Step, c0: Tensor, W_r: Tensor | None, sizes: Sequence[int], reverse: bool, dtype: torch.dtype) -> Rounded:

@@ -27,7 +27,7 @@ def of_layout(layout, **options):
 @pytest.mark.parametrize("stack", STACKS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("form", FORMS)
-def test_the_fast_path_equals_the_scalar_loop(form, layout, stack):
+def test_the_fast_path_equals_the_scalar_loop(form, layout, stack, backend):
     case = of_layout(layout, **stack)
     layer = peephole_lstm(case, *form)
     same_results(case, layer(*call_of(case)), slowly(case, layer))
@@ -79,7 +79,7 @@ def test_unrolling_the_step_equals_the_scalar_loop(form, layout, projection, rev
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("form", FORMS)
-def test_the_fast_path_saves_the_signals_of_the_scalar_loop(form, reverse):
+def test_the_fast_path_saves_the_signals_of_the_scalar_loop(form, reverse, backend):
     case = of_layout("packed", bidirectional=True, proj_size=2, initial_state=True)
     layer = peephole_lstm(case, *form)
     sequences, (h_0, c_0) = drawn(case)

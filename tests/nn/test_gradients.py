@@ -49,7 +49,7 @@ def as_a_function(case, form):
 
 @pytest.mark.parametrize("case", SMALL)
 @pytest.mark.parametrize("form", FORMS)
-def test_gradients_are_the_numerical_ones(form, case):
+def test_gradients_are_the_numerical_ones(form, case, backend):
     assert gradcheck(*as_a_function(case, form))
 
 
@@ -82,7 +82,7 @@ def weighted(results):
 @pytest.mark.parametrize("of", [(0,), (1,), (2,), (0, 1, 2)], ids=["output", "h_n", "c_n", "all"])
 @pytest.mark.parametrize(("sizes", "reverse", "projection"), READ)
 @pytest.mark.parametrize("form", FORMS)
-def test_gradients_equal_those_of_the_readable_step(form, sizes, reverse, projection, of):
+def test_gradients_equal_those_of_the_readable_step(form, sizes, reverse, projection, of, backend):
     leaves, weights = one_layer(form, sizes, projection)
     by = [leaf for leaf in (*leaves, *weights) if leaf is not None]
     found = []

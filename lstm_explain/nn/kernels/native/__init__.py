@@ -161,12 +161,12 @@ def serves(*tensors: Tensor | None) -> bool:
     first = next(one for one in tensors if one is not None)
     if first.dtype not in (torch.float32, torch.float64) or backend().name != "native":
         return False
-    if is_in_torch_dispatch_mode() or torch.jit.is_tracing():
+    if is_in_torch_dispatch_mode() or torch._C._is_tracing():
         return False
-    there = (one for one in tensors if one is not None)
     return all(
         one.dtype == first.dtype and one.is_cpu and type(one) in (Tensor, torch.nn.Parameter) and one.layout == torch.strided
-        for one in there
+        for one in tensors
+        if one is not None
     )
 
 

@@ -40,7 +40,7 @@ static long NAME(place)(const lx_lstm *form, NAME(Matrices) * W, REAL *room) {
 /* What each thread has for itself: gates and cell states where they aren't kept, and o tanh(c) where it is projected. */
 static long NAME(own_values)(const lx_lstm *form) {
   const long H = form->layout.units;
-  return NAME(ahead)(H) * 4 * H + 3 * NAME(ABREAST) * H;
+  return NAME(ahead)(H) * 4 * H + 2 * NAME(ABREAST) * H;
 }
 
 static long NAME(lstm_forward_room)(const lx_lstm *form, int threads) {
@@ -126,7 +126,7 @@ static void NAME(forward_block)(const lx_lstm_forward *call, const NAME(Matrices
   const lx_layout *layout = &form->layout;
   const long H = layout->units, P = form->state, ahead = NAME(ahead)(H), abreast = b_to - b_from;
   const int o_waits = form->peephole == LX_FULL && form->wiring == LX_GRAVES;
-  REAL *own_z = own, *own_c = own_z + ahead * 4 * H, *own_m = own_c + 2 * NAME(ABREAST) * H;
+  REAL *own_z = own, *own_c = own_z + ahead * 4 * H, *own_m = own_c + NAME(ABREAST) * H;
   NAME(Rows) at;
   for (long r = 0; r < abreast; r++) {
     at.h[r] = (const REAL *)call->h0 + (b_from + r) * P;
@@ -155,7 +155,7 @@ static void NAME(forward_block)(const lx_lstm_forward *call, const NAME(Matrices
       for (long r = 0; r < n; r++) {
         const long row = step.row + b_from + r;
         at.z[r] = z[rows + r];
-        at.c_new[r] = call->cell ? (REAL *)call->cell + row * H : own_c + (step.read % 2 * NAME(ABREAST) + r) * H;
+        at.c_new[r] = call->cell ? (REAL *)call->cell + row * H : own_c + r * H;
         h[r] = (REAL *)call->hidden + row * P;
         at.m[r] = form->projects ? at.m[r] : h[r];
       }

@@ -14,7 +14,7 @@ from lstm_explain.nn.equations import Form, Weights
 from lstm_explain.nn.kernels import native
 from lstm_explain.nn.kernels.sequence import Computed, Gradients, Saved, before, steps_of
 
-_CHUNK = 1 << 21
+_CHUNK = 1 << 22
 """Bytes of pre-activations' gradients between two bulk products."""
 _LARGE = 1 << 22
 """Bytes from which on new memory is asked for in large pages."""
@@ -51,10 +51,8 @@ class _Backward(ctypes.Structure):
         ("first_row", ctypes.c_long),
         *((name, ctypes.c_void_p) for name in ("gates", "cell", "c0", "grad_hidden")),
         ("grad_stride", ctypes.c_long),
-        *(
-            (name, ctypes.c_void_p)
-            for name in ("weight_hh", "weight_ch", "weight_hr", "d_h", "d_c", "d_z", "d_h_rows", "m", "sums", "room")
-        ),
+        *((name, ctypes.c_void_p) for name in ("weight_hh", "weight_ch", "weight_hr")),
+        *((name, ctypes.c_void_p) for name in ("d_h", "d_c", "d_z", "d_h_rows", "m", "sums", "room")),
     ]
 
 
@@ -132,7 +130,7 @@ def backward(
     W_x, W_h, _, _, W_c, W_r = weights
     gates, cell, hidden = saved
     h0, c0 = h0.contiguous(), c0.contiguous()
-    (rows, P), H = hidden.shape, cell.shape[1]
+    P, H = hidden.shape[1], cell.shape[1]
     need_x, _, _, need_W_x, need_W_h, need_b_x, need_b_h, need_W_c, need_W_r = needs
     grad_hidden = None if grad_hidden is None else _in_rows(grad_hidden)
     d_h, d_c = torch.empty_like(h0), torch.empty_like(c0)
@@ -193,6 +191,10 @@ def _transposed(gradient: Tensor | None) -> Tensor | None:
 
 def _chunks(sizes: Sequence[int], reverse: bool, most: int) -> Iterator[tuple[slice, _Step, int]]:
     """Some steps at a time, the last read first: their rows, the last of them, and how many are read before the first of them."""
+    if (rows := sum(sizes)) <= most:
+        last = _Step(len(sizes) - 1, 0, sizes[0]) if reverse else _Step(len(sizes) - 1, rows - sizes[-1], sizes[-1])
+        yield slice(0, rows), last, 0
+        return
     steps = list(steps_of(sizes, reverse))
     to = len(steps)
     while to:
@@ -200,9 +202,8 @@ def _chunks(sizes: Sequence[int], reverse: bool, most: int) -> Iterator[tuple[sl
         while begin and count + steps[begin - 1][1] <= most:
             begin -= 1
             count += steps[begin][1]
-        rows = [steps[begin][0], steps[to - 1][0]]
-        last, size = steps[to - 1]
-        yield slice(min(at.start for at in rows), max(at.stop for at in rows)), _Step(to - 1, last.start, size), begin
+        first, (at, size) = steps[begin][0], steps[to - 1]
+        yield slice(min(first.start, at.start), max(first.stop, at.stop)), _Step(to - 1, at.start, size), begin
         to = begin
 
 

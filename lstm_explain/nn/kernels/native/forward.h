@@ -143,7 +143,7 @@ static void NAME(forward_block)(const lx_lstm_forward *call, const NAME(Matrices
       if (rows && rows + n > ahead)
         break;
       for (long b = b_from; b < b_from + n; b++, rows++) {
-        x[rows] = (const REAL *)call->x + lx_row_of_x(call, &next, b);
+        x[rows] = (const REAL *)call->x + (next.row + b) * call->x_row;
         z[rows] = call->gates ? (REAL *)call->gates + (next.row + b) * 4 * H : own_z + rows * 4 * H;
       }
     }

@@ -37,7 +37,6 @@ class _Forward(ctypes.Structure):
         ("form", _LSTM),
         ("x", ctypes.c_void_p),
         ("x_row", ctypes.c_long),
-        ("x_step", ctypes.c_long),
         *((name, ctypes.c_void_p) for name in ("h0", "c0", "weight_ih", "weight_hh", "bias", "weight_ch", "weight_hr")),
         *((name, ctypes.c_void_p) for name in ("gates", "cell", "hidden", "kept_hidden", "last_h", "last_c", "room")),
     ]
@@ -105,7 +104,7 @@ def forward(
     room_for, run = _entries("lstm_forward")
     room = torch.empty(room_for(ctypes.byref(lstm), is_double, threads), dtype=torch.uint8)
     tensors = (h0, c0, W_x, W_h, bias, W_c, W_r, gates, cell, hidden, kept, last_h, last_c, room)
-    call = _Forward(lstm, x.data_ptr(), x.stride(0), 0, *map(_address, tensors))
+    call = _Forward(lstm, x.data_ptr(), x.stride(0), *map(_address, tensors))
     run(ctypes.byref(call), is_double, threads, False)
     saved = None if gates is None or cell is None or kept is None else Saved(gates, cell, kept)
     return Computed(hidden, last_h, last_c, saved)

@@ -119,8 +119,8 @@ typedef struct {
 /* Weights as PyTorch has them, in rows without gaps; null where there are none. Gates and cell states are null where they aren't to be kept. */
 typedef struct {
   lx_lstm form;
-  const void *x; /* rows `x_row` values apart; where `x_step` isn't zero, steps are that far apart */
-  long x_row, x_step;
+  const void *x; /* rows `x_row` values apart */
+  long x_row;
   const void *h0, *c0;
   const void *weight_ih, *weight_hh, *bias, *weight_ch, *weight_hr; /* bias: both in one */
   void *gates, *cell;                                               /* (rows, 4, units), (rows, units) */
@@ -128,12 +128,6 @@ typedef struct {
   void *last_h, *last_c;
   void *room; /* as much as lx_lstm_forward_room says */
 } lx_lstm_forward;
-
-static inline long lx_row_of_x(const lx_lstm_forward *call, const lx_step *step, long b) {
-  const lx_layout *layout = &call->form.layout;
-  const long t = layout->reverse ? layout->steps - 1 - step->read : step->read;
-  return call->x_step ? t * call->x_step + b * call->x_row : (step->row + b) * call->x_row;
-}
 
 /* Steps from `last` back to the one before which `stop` are read. Rows of `d_z`, `d_h_rows` and `m` are counted from `first_row`. */
 typedef struct {

@@ -27,6 +27,10 @@ GOALS = {
     ("full, by PyTorch", "both"): {"a": 8.0, "b": 2.5, "c": 2.5},
     ("diagonal", "recorded"): dict.fromkeys("abcd", 1.05),
     ("full", "recorded"): dict.fromkeys("abcd", 1.05),
+    ("nn.LSTM", "recorded"): dict.fromkeys("abc", 2.3),
+    ("nn.LSTM", "recorded, gradients on"): {"a": 1.3, "b": 1.3, "c": 1.6},
+    ("nn.LSTM, 2 layers", "recorded"): dict.fromkeys("abc", 3.0),
+    ("nn.LSTM, 2 directions", "recorded"): dict.fromkeys("abc", 3.0),
 }
 STOCK = {
     "nn.LSTM": lambda features, units: nn.LSTM(features, units),
@@ -186,7 +190,7 @@ def main():
                 if rows:
                     sizes = f"{shape}: batch {batch}, {steps} steps, {features} features, {units} units"
                     print(f"\n{part}" + (f", {sizes}" if part != "growth" else ""))
-                    goals = {key: goal[shape] for key, goal in GOALS.items() if shape in goal} if part == "layer" else {}
+                    goals = {key: goal[shape] for key, goal in GOALS.items() if shape in goal}
                     shown(rows, chosen.rounds, goals)
 
 

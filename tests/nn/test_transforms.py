@@ -48,6 +48,19 @@ def test_derivatives_by_transforms_are_those_of_autograd(form, case):
 
 
 @pytest.mark.parametrize(("form", "case"), CASES)
+def test_many_gradients_at_once_are_each_of_them(form, case):
+    layer, x, loss = made(form, case)
+    output = layer(x.requires_grad_())[0]
+    directions = torch.eye(output.numel(), dtype=torch.float64)[::5].view(-1, *output.shape)
+    (found,) = torch.autograd.grad(output, x, directions, is_grads_batched=True, retain_graph=True)
+    for actual, direction in zip(found, directions, strict=True):
+        close(actual, torch.autograd.grad(output, x, direction, retain_graph=True)[0])
+    hessian = torch.autograd.functional.hessian(loss, x, vectorize=True)
+    close(hessian, torch.autograd.functional.hessian(loss, x))
+    assert hessian.any()
+
+
+@pytest.mark.parametrize(("form", "case"), CASES)
 def test_a_mapped_layer_is_the_layer_of_each(form, case):
     layer, x, loss = made(form, case)
     many = torch.stack([x, 2 * x, x.flip(0)])

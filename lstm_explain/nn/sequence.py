@@ -45,7 +45,7 @@ class _Sequence(torch.autograd.Function):
     """Forward and backward by a kernel; where a second derivative is wanted, backward by the readable equations.
 
     A backward pass that autograd can't see into would drop second derivatives without a word, so under ``create_graph``
-    the gradient is taken through `unroll` instead.
+    the gradient is taken through `unroll` instead; and so it is for many gradients at once (``is_grads_batched``).
     """
 
     @staticmethod
@@ -63,7 +63,7 @@ class _Sequence(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         gates, cell, hidden, *inputs = ctx.saved_tensors
         needs = ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or any(one is not None and _batched(one) for one in grads):
             return None, *backward_by_unrolling(ctx.call, inputs, needs, grads[:3])
         by = run_backward(ctx.call, Saved(gates, cell, hidden), inputs, grads[:3], needs)
         return None, by.x, by.h0, by.c0, *by.weights
@@ -72,11 +72,13 @@ class _Sequence(torch.autograd.Function):
 def backward_by_unrolling(
     call: Call, inputs: Sequence[Tensor | None], needs: Sequence[bool], grads: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
-    """Gradients that are differentiable themselves, through the readable equations."""
-    # One view for each place: the same tensor may stand in two of them, and each place has a gradient of its own.
-    views = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
-    x, h0, c0, *weights = cast(list[Tensor], views)
-    outputs = unroll(x, h0, c0, Weights(*weights), *call)
+    """Gradients through the readable equations: differentiable themselves where that is asked for, and open to `torch.func`."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # One view for each place: the same tensor may stand in two of them, and each place has a gradient of its own.
+        views = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
+        x, h0, c0, *weights = cast(list[Tensor], views)
+        outputs = unroll(x, h0, c0, Weights(*weights), *call)
     asked = [(output, grad) for output, grad in zip(outputs, grads, strict=True) if grad is not None]
     wanted = [view for view, need in zip(views, needs, strict=True) if need and view is not None]
     if not asked or not wanted:
@@ -86,7 +88,7 @@ def backward_by_unrolling(
             [output for output, _ in asked],
             wanted,
             [grad for _, grad in asked],
-            create_graph=True,
+            create_graph=create_graph,
             allow_unused=True,
         )
     )
@@ -107,6 +109,11 @@ def _by_walking(call: Call, inputs: Sequence[Tensor | None]) -> Computed:
     i, f, g, o, cell, hidden = (torch.cat([now[name] for now in steps]) for name in Step._fields)
     saved = Saved(torch.stack([i, f, g, o], dim=1).detach(), cell.detach(), hidden.detach())
     return Computed(hidden, last["hidden_state"], last["cell_state"], saved)
+
+
+def _batched(tensor: Tensor) -> bool:
+    of = torch._C._functorch
+    return of.is_functorch_wrapped_tensor(tensor) or of.is_legacy_batchedtensor(tensor)
 
 
 def _transformed(tensors: Sequence[Tensor | None]) -> bool:

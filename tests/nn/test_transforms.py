@@ -48,6 +48,19 @@ def test_derivatives_by_transforms_are_those_of_autograd(form, case):
 
 
 @pytest.mark.parametrize(("form", "case"), CASES)
+def test_many_gradients_at_once_are_each_of_them(form, case):
+    layer, x, loss = made(form, case)
+    output = layer(x.requires_grad_())[0]
+    directions = torch.eye(output.numel(), dtype=torch.float64)[::5].view(-1, *output.shape)
+    (found,) = torch.autograd.grad(output, x, directions, is_grads_batched=True, retain_graph=True)
+    for actual, direction in zip(found, directions, strict=True):
+        close(actual, torch.autograd.grad(output, x, direction, retain_graph=True)[0])
+    hessian = torch.autograd.functional.hessian(loss, x, vectorize=True)
+    close(hessian, torch.autograd.functional.hessian(loss, x))
+    assert hessian.any()
+
+
+@pytest.mark.parametrize(("form", "case"), CASES)
 def test_a_mapped_layer_is_the_layer_of_each(form, case):
     layer, x, loss = made(form, case)
     many = torch.stack([x, 2 * x, x.flip(0)])
@@ -122,12 +135,18 @@ def test_a_mode_that_listens_sees_operations():
 
 
 def test_a_subclass_of_tensors_is_left_to_pytorch():
+    seen = set()
+
     class Mine(torch.Tensor):
-        pass
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):
+            seen.add(getattr(function, "__name__", ""))
+            return super().__torch_function__(function, types, args, kwargs or {})
 
     layer, x, _ = made(("full", "previous"), Case())
     output = layer(x.as_subclass(Mine))[0]
     close(output.detach().as_subclass(torch.Tensor), layer(x)[0].detach())
+    assert "sigmoid_" in seen
 
 
 def test_a_layer_without_memory_gives_shapes():

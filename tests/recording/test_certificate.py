@@ -81,6 +81,14 @@ def test_recorded_values_that_break_the_equations_are_rejected(changes):
     assert "in equations" in rejected(with_saved(run_of(), **changes))
 
 
+@pytest.mark.parametrize("layout", ["time_first", "packed"])
+@pytest.mark.parametrize("changes", [c for name, c in TAMPERED.items() if not name.startswith("one_value")])
+def test_recorded_values_that_break_the_equations_are_rejected_in_long_calls_as_well(changes, layout):
+    # Of these not every step is computed again.
+    lengths = (100,) * 3 if layout == "time_first" else (100, 61, 3)
+    assert "in equations" in rejected(with_saved(run_of(case=Case(layout, lengths)), **changes))
+
+
 @pytest.mark.parametrize("form", [FULL, Form("full", "graves"), Form("diagonal", "previous"), Form(None)])
 def test_the_equations_of_another_form_are_rejected(form):
     # With as many rows as each form needs, so that only the equations differ.

@@ -21,9 +21,7 @@ _SAMPLE = 3
 
 
 class CallCheck(NamedTuple):
-    """The check of one call of one module: recomputed against returned, and recorded values against the equations.
-
-    Every recorded value is; of a `PeepholeLSTM`, whose own pass is what is recorded, those of steps spread over the whole call.
+    """The check of one call of one module: recomputed against returned, and every recorded value against the equations.
 
     Differences are the largest absolute ones; ``scale`` is the largest absolute value compared; ``tolerance`` is what a
     difference may be at that scale in that dtype. ``rounding`` is what rounding alone may add up to in the cell state over many steps

@@ -84,7 +84,6 @@ def test_recorded_values_that_break_the_equations_are_rejected(changes):
 @pytest.mark.parametrize("layout", ["time_first", "packed"])
 @pytest.mark.parametrize("changes", [c for name, c in TAMPERED.items() if not name.startswith("one_value")])
 def test_recorded_values_that_break_the_equations_are_rejected_in_long_calls_as_well(changes, layout):
-    # Of these not every step is computed again.
     lengths = (100,) * 3 if layout == "time_first" else (100, 61, 3)
     assert "in equations" in rejected(with_saved(run_of(case=Case(layout, lengths)), **changes))
 

@@ -17,9 +17,9 @@ from lstm_explain.nn.lstm import PeepholeLSTM, PeepholeLSTMCell
 from lstm_explain.recording.opened import rows_of
 from lstm_explain.recording.recorder import key_of
 from lstm_explain.recording.runner import numbered_units, unwrapped
-from lstm_explain.recording.stack import draws, initial_states
+from lstm_explain.recording.stack import draws, initial_states, kind_of
 from lstm_explain.trajectory import KINDS
-from lstm_explain.unfused import copied, drawn_calls, is_cell, kind_of, openable, opened, same, seeded, taps_of
+from lstm_explain.unfused import copied, drawn_calls, is_cell, openable, opened, same, seeded, taps_of
 
 
 def prune(model: nn.Module, layer: str, units: Sequence[int]) -> nn.Module:

@@ -26,7 +26,7 @@ from lstm_explain.recording.certificate import certify
 from lstm_explain.recording.opened import Opened
 from lstm_explain.recording.recorder import Keep, key_of
 from lstm_explain.recording.runner import closed_in, record, targets_in, unwrapped
-from lstm_explain.recording.stack import draws, initial_states
+from lstm_explain.recording.stack import draws, initial_states, kind_of
 from lstm_explain.recording.stand_in import StandIn
 from lstm_explain.trajectory import KINDS
 
@@ -173,17 +173,6 @@ def copied(model: Model, instead: Mapping[nn.Module, nn.Module] | None = None) -
 def is_cell(module: nn.Module) -> bool:
     """Whether it is one of PyTorch's cells or ours, which takes one step at a time."""
     return isinstance(module, _CELLS)
-
-
-def kind_of(module: Any) -> tuple[str, Form | None]:
-    """The kind of a layer or cell, as a trajectory has it, and of an LSTM its form."""
-    if isinstance(module, (PeepholeLSTM, PeepholeLSTMCell)):
-        return "peephole_lstm", module.form
-    if isinstance(module, (nn.LSTM, nn.LSTMCell)):
-        return "lstm", Form(None)
-    if isinstance(module, (nn.GRU, nn.GRUCell)):
-        return "gru", None
-    return f"rnn_{module.nonlinearity}", None
 
 
 # ---- the taps, and what runs through them

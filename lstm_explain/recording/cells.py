@@ -25,6 +25,7 @@ from lstm_explain.recording.opened import (
     not_checkpointed,
     reached,
 )
+from lstm_explain.recording.stack import kind_of
 
 Equations = Callable[..., Mapping[str, Tensor]]
 
@@ -140,13 +141,7 @@ def call_cell(module: Any, original: Forward, *args: Any, **kwargs: Any) -> Told
     def of(dtype: torch.dtype) -> Weights:
         return Weights(*(None if w is None else w.to(dtype) for w in weights))  # type: ignore[arg-type]
 
-    form: Form | None = None
-    if isinstance(module, PeepholeLSTMCell):
-        kind, form = "peephole_lstm", module.form
-    elif isinstance(module, nn.LSTMCell):
-        kind, form = "lstm", Form(None)
-    else:
-        kind = "gru" if isinstance(module, nn.GRUCell) else f"rnn_{module.nonlinearity}"
+    kind, form = kind_of(module)
 
     def equations(x: Tensor, *states: Tensor) -> Mapping[str, Tensor]:
         own = of(x.dtype)

@@ -24,7 +24,18 @@ from lstm_explain.recording.edits import Change, Site, Slot
 from lstm_explain.recording.fused import replayed_layer
 from lstm_explain.recording.layers import kept_weights, own_layer
 from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, in_one_dtype, input_and_state, not_checkpointed, reached
-from lstm_explain.recording.stack import Ran, Walked, by_equations, by_name, draws, initial_states, random_state, repeatable, run_stack
+from lstm_explain.recording.stack import (
+    Ran,
+    Walked,
+    by_equations,
+    by_name,
+    draws,
+    initial_states,
+    kind_of,
+    random_state,
+    repeatable,
+    run_stack,
+)
 from lstm_explain.recording.stand_in import Opener, Run, Wanted
 from lstm_explain.trajectory import KINDS
 
@@ -49,7 +60,7 @@ def edited_layers(opener: Opener, wanted: Wanted) -> Run:
         if not _stock(module, original):
             state = torch.get_rng_state() if draws(module) else None
             _certified(wanted, opener(module, original, *args, **kwargs)[1])
-        kind, form = _kind(module)
+        kind, form = kind_of(module)
         names = suffixes(module)
         weights = {suffix: weights_of(module, suffix) for suffix in names}
         with random_state(state):
@@ -83,13 +94,6 @@ def edited_layers(opener: Opener, wanted: Wanted) -> Run:
         )
 
     return run
-
-
-def _kind(module: Any) -> tuple[str, Form | None]:
-    if isinstance(module, PeepholeLSTM):
-        return "peephole_lstm", module.form
-    kind: str = module.mode.lower()
-    return kind, Form(None) if kind == "lstm" else None
 
 
 def _allowed(x: Tensor, wanted: Wanted) -> bool:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import _VF, Tensor
+from torch import _VF, Tensor, nn
 
 from lstm_explain.errors import RecordingError
 from lstm_explain.nn.equations import Form, Stepper, Weights, read, stepper, walk
@@ -17,11 +17,22 @@ from lstm_explain.nn.kernels import replay, sequence
 from lstm_explain.nn.kernels.sequence import Saved
 from lstm_explain.nn.layers import suffixes
 from lstm_explain.nn.layout import Layout
-from lstm_explain.nn.lstm import PeepholeLSTM
+from lstm_explain.nn.lstm import PeepholeLSTM, PeepholeLSTMCell
 from lstm_explain.nn.sequence import run_sequence
 from lstm_explain.recording.edits import Slot
 
 _NAMES = ("hidden_state", "cell_state")
+
+
+def kind_of(module: Any) -> tuple[str, Form | None]:
+    """The kind of a layer or cell, as a trajectory has it, and of an LSTM its form."""
+    if isinstance(module, (PeepholeLSTM, PeepholeLSTMCell)):
+        return "peephole_lstm", module.form
+    if isinstance(module, (nn.LSTM, nn.LSTMCell)):
+        return "lstm", Form(None)
+    if isinstance(module, (nn.GRU, nn.GRUCell)):
+        return "gru", None
+    return f"rnn_{module.nonlinearity}", None
 
 
 def draws(module: Any) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from lstm_explain.analyses.ablation.ablation import ablation as ablation
     from lstm_explain.analyses.attribution.attribute import attribute as attribute
     from lstm_explain.analyses.compare_runs import compare_runs as compare_runs
     from lstm_explain.analyses.probing.probe import Probing as Probing
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from lstm_explain.unfused import unfuse as unfuse
 
 _HOMES = {
+    "analyses.ablation.ablation": ("ablation",),
     "analyses.attribution.attribute": ("attribute",),
     "analyses.compare_runs": ("compare_runs",),
     "analyses.probing.probe": ("Probing", "probe"),

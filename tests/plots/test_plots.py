@@ -1,5 +1,6 @@
 """Pictures: what is on the axes is what the result says, and nothing else happens."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -256,3 +257,30 @@ def test_a_changed_run_is_drawn_beside_the_clean_one(results):
     assert np.array_equal(clean.get_ydata(), results["clamped"].clean[0]) and clean.get_linestyle() == "--"
     assert np.array_equal(edited.get_ydata(), results["clamped"].edited[0]) and put.get_ydata().tolist() == [1.0] * 4
     assert put.get_xdata().tolist() == [5, 6, 7, 8] and len(ax.patches) == 1 and ax.patches[0].get_x() == 4.5
+
+
+@pytest.fixture(scope="module")
+def ablated():
+    model, x = torch.nn.LSTM(3, 5, batch_first=True), torch.randn(6, 7, 3)
+    label = {"rising": (x[:, :, 0] > 0).numpy()}
+    return lx.ablation(model, x, "l0", loss=lambda output, rows: output[0].sum(2), by=label, order="removal", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "title"),
+    [
+        ({}, "of 5 ablations are shown to change the loss over all steps"),
+        ({"units": 2}, "the 2 largest"),
+        ({"label": "rising"}, "of 5 ablations are shown"),
+        ({"kind": "removal"}, "of 5 held together before a rise of the loss is shown"),
+    ],
+)
+def test_ablations_say_what_is_shown(ablated, options, title):
+    ax = lx.plot(ablated, Figure().add_subplot(), **options)
+    assert title in ax.get_title() and ax.get_xlabel() and ax.get_ylabel()
+    ax.figure.canvas.draw()
+
+
+def test_an_ablation_without_removal_has_no_curve(ablated):
+    with pytest.raises(lx.InputError, match="^needed an ablation with order='removal'"):
+        lx.plot(dataclasses.replace(ablated, removal=None), Figure().add_subplot(), kind="removal")

@@ -277,7 +277,7 @@ def ablated():
 )
 def test_ablations_say_what_is_shown(ablated, options, title):
     ax = lx.plot(ablated, Figure().add_subplot(), **options)
-    assert title in ax.get_title() and ax.get_xlabel() and ax.get_ylabel()
+    assert title in ax.get_title(loc="left") and ax.get_xlabel() and ax.get_ylabel()
     ax.figure.canvas.draw()
 
 

@@ -424,3 +424,25 @@ def test_the_bar_says_how_many_passes_there_are(capsys):
     assert not capsys.readouterr().err
     frame = result.to_frame()
     assert len(frame) == H and list(frame["units"]) == list("01234") and "forward passes" in result._repr_html_()
+
+
+def test_a_class_that_one_group_alone_has_has_no_interval():
+    sums, steps = np.array([[3.0, 0, 0, 0], [1.0, 2, 3, 4]]), np.array([[5.0, 0, 0, 0], [5.0, 6, 7, 8]])
+    found = intervals(sums, steps, draws(4, 50, 0))
+    assert found.value[0] == 0.6 and all(np.isnan(bound[0]) and not np.isnan(bound[1]) for bound in found[1:])
+    once = np.zeros((B, T), dtype=bool)
+    once[2, 3:5] = True
+    result = lx.ablation(Reader(KINDS["lstm"]()), X, "layer.l0", loss=loss, by={"once": once})
+    rare = result.by["once"]["yes"]
+    assert rare.groups == 1 and rare.steps == 2 and np.isfinite(rare.change).all() and np.isnan(rare.low).all() and not rare.shown.any()
+
+
+def test_shown_is_what_the_interval_of_the_family_says():
+    x = torch.randn(7, 12, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    model = Reader(nn.LSTM(3, 12, batch_first=True), 1, 12)
+    with torch.no_grad():
+        wanted = model(x)
+    effects = lx.ablation(model, x, "layer.l0", loss=lambda output, rows: (output - wanted[rows]).square().sum(-1)).effects
+    np.testing.assert_array_equal(effects.shown, effects.family_low > effects.rounding)
+    own = effects.low > effects.rounding
+    assert 0 < effects.shown.sum() < own.sum()

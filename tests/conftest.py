@@ -1,9 +1,12 @@
-"""One thread, since many of them only wait for each other on tensors this small; no deadlines.
+"""One thread in every process, since many of them only wait for each other on tensors this small; no deadlines.
 
 By default the same draws on every run; HYPOTHESIS_PROFILE=nightly draws more, and others every time.
 """
 
 import os
+
+# Before anything reads them; what the tests start, such as the notebooks' kernels, inherits them.
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
 import torch
 from hypothesis import settings

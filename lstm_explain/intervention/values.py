@@ -93,18 +93,13 @@ class Resample:
 
     recording: Recording
     seed: int
+    sequences: Tensor | None = None
 
     def change(self, place: Place) -> Change:
         """What other sequences had there."""
         one = _recorded(self.recording, place)
         whole, valid = _in_full(one, place), one.valid
-        count, drawn = len(valid), torch.Generator().manual_seed(self.seed)
-        if count == place.batch == 1:
-            raise InputError(f"needed a recording of at least two sequences to resample {place.key} from another one, got 1")
-        donors = torch.randint(0, count, (place.batch,), generator=drawn)
-        if count == place.batch:
-            donors = (torch.arange(count) + torch.randint(1, count, (count,), generator=drawn)) % count
-        donors = donors.to(valid.device)
+        donors = (self._drawn(len(valid), place) if self.sequences is None else _named(self.sequences, len(valid), place)).to(valid.device)
         # The steps that a sequence has, in order, and then those that it doesn't have.
         order = (~valid).to(torch.uint8).argsort(dim=1, stable=True)[donors]
         again = order.gather(1, place.steps.to(valid.device) % valid.sum(1, keepdim=True)[donors])
@@ -112,6 +107,15 @@ class Resample:
         same = valid[donors][:, steps] & (place.steps < valid.shape[1]).to(valid.device)
         times = torch.where(same, steps, again)
         return place.change(whole, source=(donors[:, None].to(place.like.device), times.to(place.like.device)))
+
+    def _drawn(self, count: int, place: Place) -> Tensor:
+        """Which sequence each one takes its values from, by the seed."""
+        drawn = torch.Generator().manual_seed(self.seed)
+        if count == place.batch == 1:
+            raise InputError(f"needed a recording of at least two sequences to resample {place.key} from another one, got 1")
+        if count == place.batch:
+            return (torch.arange(count) + torch.randint(1, count, (count,), generator=drawn)) % count
+        return torch.randint(0, count, (place.batch,), generator=drawn)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,11 +134,7 @@ class Patch:
                 raise InputError(f"needed a recording of the {place.batch} sequences of the call to patch {place.key}, got {count}")
             rows = torch.arange(count, device=place.like.device)
         else:
-            rows = self.sequences.to(place.like.device)
-            if len(rows) != place.batch:
-                raise InputError(f"needed sequences for each of the {place.batch} of the call to patch {place.key}, got {len(rows)}")
-            if int(rows.max()) >= count:
-                raise InputError(f"needed sequences from 0 to {count - 1} of the recording of {place.key}, got {int(rows.max())}")
+            rows = _named(self.sequences, count, place).to(place.like.device)
         in_parts = place.cell or len(self.recording.calls[place.key]) > 1
         if place.first + place.time > steps or not (in_parts or place.time == steps):
             needed = f"the call's {place.first + place.time} steps"
@@ -150,6 +150,15 @@ class Patch:
             got = f"{int(valid[row].sum())} steps: give lengths= as the recording has them"
             raise InputError(f"needed a recording of {needed} to patch {place.key}, got {got}")
         return place.change(whole, source=(rows[:, None], place.steps[None]))
+
+
+def _named(sequences: Tensor, count: int, place: Place) -> Tensor:
+    """Sequences of a recording that were named, one for each of a call."""
+    if len(sequences) != place.batch:
+        raise InputError(f"needed sequences for each of the {place.batch} of the call to change {place.key}, got {len(sequences)}")
+    if int(sequences.max()) >= count:
+        raise InputError(f"needed sequences from 0 to {count - 1} of the recording of {place.key}, got {int(sequences.max())}")
+    return sequences
 
 
 def _spread(value: Tensor, place: Place) -> Tensor:
@@ -265,7 +274,7 @@ def mean(recording: Recording) -> Mean:
     return Mean(_recording(recording))
 
 
-def resample(recording: Recording, *, seed: int = 0) -> Resample:
+def resample(recording: Recording, *, seed: int = 0, sequences: Sequence[int] | Tensor | None = None) -> Resample:
     """Put what another sequence of a recording had at the same step in a signal's place (resample ablation); for `intervene`.
 
     Where the recording has as many sequences as the call, it is taken to be of the same ones, and no sequence gets its own values.
@@ -278,15 +287,17 @@ def resample(recording: Recording, *, seed: int = 0) -> Resample:
         Of the layer and the signal that are changed.
     seed : int
         Draws which sequence each one takes its values from.
+    sequences : sequence of int ``(batch,)``, optional
+        Which of the recording's sequences each one takes its values from, in place of a draw.
 
     Raises
     ------
     InputError
-        If it isn't a recording, or the seed isn't a whole number.
+        If it isn't a recording, or the seed or `sequences` aren't whole numbers.
     """
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise InputError(f"needed seed as a whole number, got {seed!r}")
-    return Resample(_recording(recording), seed)
+    return Resample(_recording(recording), seed, None if sequences is None else _sequences(sequences))
 
 
 def patch(recording: Recording, *, sequences: Sequence[int] | Tensor | None = None) -> Patch:
@@ -304,12 +315,15 @@ def patch(recording: Recording, *, sequences: Sequence[int] | Tensor | None = No
     InputError
         If it isn't a recording, or `sequences` aren't whole numbers.
     """
-    if sequences is None:
-        return Patch(_recording(recording), None)
+    return Patch(_recording(recording), None if sequences is None else _sequences(sequences))
+
+
+def _sequences(sequences: Sequence[int] | Tensor) -> Tensor:
+    """Numbers of a recording's sequences, as a user gave them."""
     try:
         rows = torch.as_tensor(sequences)
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"needed sequences as whole numbers, got {sequences!r}") from None
     if rows.dim() != 1 or rows.is_floating_point() or rows.dtype == torch.bool or not len(rows) or int(rows.min()) < 0:
         raise InputError(f"needed sequences as whole numbers, one for each of the call, got {rows.tolist()}")
-    return Patch(_recording(recording), rows)
+    return rows

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from lstm_explain.analyses.ablation.ablation import ablation as ablation
     from lstm_explain.analyses.attribution.attribute import attribute as attribute
     from lstm_explain.analyses.probing.probe import Probing as Probing
     from lstm_explain.analyses.probing.probe import probe as probe
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from lstm_explain.trajectory import Trajectory as Trajectory
 
 _HOMES = {
+    "analyses.ablation.ablation": ("ablation",),
     "analyses.attribution.attribute": ("attribute",),
     "analyses.probing.probe": ("Probing", "probe"),
     "analyses.probing.unit_scores": ("unit_scores",),

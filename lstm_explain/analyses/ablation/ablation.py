@@ -280,7 +280,7 @@ def ablation(
         if classes and held.clean.shape != (batch, time):
             raise InputError("needed a loss for each step (row, time) to split it by labels, got one for each sequence")
         sets = _sets(units, held.width, layer)
-        at_once = copies or max(1, min(_ROWS // len(held.batches[0]), _VALUES // (len(held.batches[0]) * time * held.width)))
+        at_once = copies or max(1, min(1 + len(sets), _ROWS // len(held.batches[0]), _VALUES // (len(held.batches[0]) * time * held.width)))
         masks = np.zeros((1 + len(sets), held.width), dtype=bool)
         for at, one in enumerate(sets):
             masks[1 + at, list(one)] = True

@@ -34,7 +34,7 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
     ----------
     result
         What an analysis returned: `lx.saturation`, `lx.timescale`, `lx.unit_text`, `lx.attribute`, `lx.probe`,
-        `lx.unit_scores`.
+        `lx.unit_scores`, `lx.ablation`.
     ax : matplotlib Axes, optional
         Where to draw; new ones from pyplot if left out, so that a notebook shows them.
     title : str, optional
@@ -51,6 +51,7 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
         attribution ``steps``, ``text``, ``map``               example, tokens, feature_names, start, columns
         probing     ``scores``, ``matrix``                     label, units
         unit_scores (one)
+        ablation    ``effects``, ``removal``                   label, units, notes
         =========== ========================================== ================================================
 
         With ``tokens=`` the default for an attribution is ``text``.

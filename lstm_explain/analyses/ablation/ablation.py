@@ -316,6 +316,7 @@ def ablation(
         by=split,
         order=ranks,
         removal=removed,
+        donors=held.donors,
         noop=float(largest[0]),
         passes=cost.passes,
         sequences=cost.sequences,

@@ -137,20 +137,20 @@ class Held:
         """The losses ``(set, row, time)`` of one pass with as many copies of its sequences as there are sets."""
         count = len(masks)
         which = torch.from_numpy(masks).repeat_interleave(len(rows), 0)
-        with self._holding(rows.repeat(count), which, torch.from_numpy(donors)[:, rows].flatten()):
+        with self.holding(rows.repeat(count), which, torch.from_numpy(donors)[:, rows].flatten()):
             return self._losses(rows.repeat(count)).reshape(count, len(rows), -1)
 
     def checked(self, masks: NDArray[np.bool_]) -> Certificate:
         """The certificate of one pass over the first batch, in which each sequence has another set held."""
         rows = self.batches[0]
         which = torch.from_numpy(masks[np.arange(len(rows)) % len(masks)])
-        with self._holding(rows, which, torch.from_numpy(self.donors)[rows]):
+        with self.holding(rows, which, torch.from_numpy(self.donors)[rows]):
             with record(self._model, lengths=None if self._lengths is None else self._lengths[rows]) as recording:
                 self._losses(rows)
         return recording.certificate
 
-    def _holding(self, rows: Tensor, units: Tensor, donors: Tensor) -> AbstractContextManager[None]:
-        """While units ``(row, unit)`` of some sequences hold what others had."""
+    def holding(self, rows: Tensor, units: Tensor, donors: Tensor) -> AbstractContextManager[None]:
+        """While units ``(row, unit)`` of some sequences ``(row,)`` hold what others ``(row,)`` had."""
         values: dict[str, Any] = dict.fromkeys(self._signals, resample(self._recording, sequences=donors))
         lengths = None if self._lengths is None else self._lengths[rows]
         return intervene(self._model, self._layer, units=units, lengths=lengths, feedback=True, **values)

@@ -66,6 +66,8 @@ class AblationResult:
         The sets in the order in which they were removed: least change first, by what each does alone.
     removal : Effects or None
         Its first entry is the first set of `order` removed alone, its second the first two together, and so on.
+    donors : ndarray of int ``(batch,)``
+        Whose values each sequence's units held.
     noop : float
         The largest change of the loss at any step when every unit is held at its own values: 0 to rounding.
     passes, sequences, steps : int
@@ -81,6 +83,7 @@ class AblationResult:
     by: Mapping[str, Mapping[str, Effects]]
     order: NDArray[np.int64] | None
     removal: Effects | None
+    donors: NDArray[np.int64]
     noop: float
     passes: int
     sequences: int

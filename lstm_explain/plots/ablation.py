@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from lstm_explain.analyses.ablation.predictions import Predictions
 from lstm_explain.analyses.ablation.result import AblationResult, Effects
@@ -80,6 +81,7 @@ def _removal(ax: Axes, result: AblationResult) -> None:
     ax.axhline(clean, color="0.5", linewidth=0.8, linestyle="--", zorder=1)
     ax.set_xlabel(f"units of {result.layer} held together, the least effect alone first")
     ax.set_ylabel("mean loss")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_title(f"{result.removable} of {len(result.units)} held together before a rise of the loss is shown")
     ax.legend(loc="upper left")
 
@@ -115,4 +117,4 @@ def draw_predictions(result: Predictions, ax: Axes, columns: int = COLUMNS) -> N
     bar = ax.figure.colorbar(image, ax=ax, orientation="horizontal", fraction=0.03, pad=0.01, aspect=60)
     bar.set_label("probability of what came; the character is the most likely one")
     clean, ablated = result.right
-    ax.set_title(f"{clean} of {len(result.tokens)} held most likely as it is, {ablated} with the unit held")
+    ax.set_title(f"{clean} of {len(result.tokens)} are what was most likely as it is, {ablated} with the unit held")

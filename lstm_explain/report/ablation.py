@@ -213,8 +213,9 @@ def _beside(study: Study, read: _Read, found: list[AblationResult]) -> tuple[Pre
             ablated = study.model(read.inputs[rows])
     output = study.output or (lambda returned: returned)
     sequence = int(read.rows[row])
-    scores = (output(run)[0, : int(held.valid[row].sum())] for run in (clean, ablated))
-    shown = predictions(*scores, study.tokens[sequence], study.next_tokens, start=start, stop=start + SHOWN)
+    length = int(held.valid[row].sum())
+    before, after = (output(run)[0, :length] for run in (clean, ablated))
+    shown = predictions(before, after, study.tokens[sequence], study.next_tokens, start=start, stop=start + SHOWN)
     return shown, (result.layer, unit, sequence)
 
 
@@ -227,13 +228,14 @@ def _finding(result: AblationResult, asked: _Asked, label: str | None) -> str:
         f"{effects.high[most]:+.3f})"
     )
     if not asked.matched or label is None:
-        return f"Of {number(len(result.units))} units of {result.layer}, {number(int(rises.sum()))} are shown to raise the loss when held; {largest}."
-    n = len(asked.best)
-    medians = [float(np.median(part)) for part in (effects.change[:n], effects.change[n:])]
+        count = number(int(rises.sum()))
+        return f"Of {number(len(result.units))} units of {result.layer}, {count} are shown to raise the loss when held; {largest}."
+    n, words, matched = len(asked.best), label.replace("_", " "), number(len(asked.matched))
+    first, second = (f"{np.median(part):+.4f}" for part in (effects.change[:n], effects.change[n:]))
     return (
         f"Held at what they were in another sequence, {number(int(rises[:n].sum()))} of {number(n)} units of {result.layer} that tell "
-        f"“{label.replace('_', ' ')}” best are shown to raise the loss, and {number(int(rises[n:].sum()))} of {number(len(asked.matched))} that "
-        f"are as active and don't tell it: {medians[0]:+.4f} and {medians[1]:+.4f} at the median; {largest}."
+        f"“{words}” best are shown to raise the loss, and {number(int(rises[n:].sum()))} of {matched} that are as active "
+        f"and aren’t shown to tell it: {first} and {second} at the median; {largest}."
     )
 
 
@@ -260,25 +262,26 @@ def _pictures(result: AblationResult, asked: _Asked, label: str | None, suffix: 
             f"ablation_removal{suffix}",
             curve,
             f"Loss with ever more units of {result.layer} held, least effect first: {effects.clean:.3f} to "
-            f"{effects.clean + removal.change[-1]:.3f} with {number(len(result.units))}; {number(result.removable or 0)} before a rise is shown.",
+            f"{effects.clean + removal.change[-1]:.3f} with {number(len(result.units))}; {number(result.removable or 0)} before a rise is "
+            "shown.",
         ),
     ]
 
 
 def _text(beside: Predictions, layer: str, unit: int, sequence: int) -> Picture:
     figure, (ax,) = panels(9.0, 1.2 + 0.76 * -(-len(beside.tokens) // COLUMNS))
-    clean, ablated = beside.right
+    (clean, ablated), count = beside.right, len(beside.tokens)
     plot(
         beside,
         ax,
         columns=COLUMNS,
-        title=f"{layer} unit {unit} held, where that hurts most: {clean} of {len(beside.tokens)} held most likely as it is, {ablated} then",
+        title=f"{layer} unit {unit} held, where that hurts most: {clean} of {count} are what was most likely as it is, {ablated} then",
     )
     return Picture(
         "ablation_text",
         figure,
-        f"What came in sequence {sequence}, and below it what the network held most likely as it is ({clean} of {len(beside.tokens)} right) "
-        f"and with unit {unit} of {layer} held ({ablated} right).",
+        f"What came in sequence {sequence}, and below it what was most likely for the network as it is ({clean} of {len(beside.tokens)} "
+        f"right) and with unit {unit} of {layer} held ({ablated} right).",
     )
 
 
@@ -333,19 +336,19 @@ def _method(read: _Read, asked: list[_Asked], found: list[AblationResult], besid
     result = found[0]
     which = "Every unit of every layer was held by itself" if asked[0].units is None else f"Held, each by itself, were {asked[0].why}"
     text = (
-        f" The text is the stretch of {number(len(beside.tokens))} tokens, of all that were read, where holding unit {unit[1]} of {unit[0]}, "
-        "the one whose rise is the largest, raises the loss most: a worst case, not a usual one."
+        f" The text is the stretch of {number(len(beside.tokens))} tokens, of all that were read, where holding unit {unit[1]} of "
+        f"{unit[0]}, the one whose rise is the largest, raises the loss most: a worst case, not a usual one."
         if beside is not None
         else ""
     )
-    cost = "; ".join(f"{one.layer}: {one.cost}" for one in found)
-    noop = max(one.noop for one in found)
+    noop, certificate = max(one.noop for one in found), result.ablated_certificate
     return (
-        f"Persistent resample ablation: at every step a unit's states are held at what they were at the same step of another sequence, and later "
-        f"steps see it. {which}. Read were the first {number(read.steps)} steps of {number(len(read.rows))} sequences. Intervals are from "
-        f"{number(result.resamples)} bootstrap draws of {number(result.effects.groups)} groups, studentised; shown means that the interval that "
-        f"holds for all units at once (max-statistic: Romano & Wolf 2005; for classes of a label, for all units and classes) leaves out zero. "
-        f"In the removal curve units are held together, greedily by what each does alone, chosen on the same text. Holding every unit at its own "
-        f"values changes the loss by at most {noop:.1e} at any step, and the held run is {result.ablated_certificate.state}: largest difference "
-        f"{result.ablated_certificate.worst.worst:.1e} from the equations with the edits taken out. Cost: {cost}.{text}"
+        f"Persistent resample ablation: at every step a unit's states are held at what they were at the same step of another sequence, "
+        f"and later steps see it. {which}. Read were the first {number(read.steps)} steps of {number(len(read.rows))} sequences. Intervals "
+        f"are from {number(result.resamples)} bootstrap draws of {number(result.effects.groups)} groups, studentised; shown means that the "
+        f"interval that holds for all units at once (max-statistic: Romano & Wolf 2005; for classes of a label, for all units and classes) "
+        f"leaves out zero. In the removal curve units are held together, greedily by what each does alone, chosen on the same text. "
+        f"Holding a unit at its own values changes the loss by at most {noop:.1e} at any step, and the held run is "
+        f"{certificate.state}: largest difference {certificate.worst.worst:.1e} from the equations with the edits taken out. Cost: "
+        f"{'; '.join(f'{one.layer}: {one.cost}' for one in found)}.{text}"
     )

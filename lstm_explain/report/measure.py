@@ -52,7 +52,8 @@ class Measured:
 
     ``units`` has how many units each layer has. ``saturation`` and ``timescale`` are None where no layer has gates, or none that keeps.
     ``halves`` are the saturation of two disjoint halves of the groups, for a check of how far the shares depend on which text was
-    read. ``seed``, ``thorough`` and ``quiet`` are as they were asked for. ``probing`` is None where there is nothing to probe for, and ``unprobed`` says why, for each label and control.
+    read. ``probing`` is None where there is nothing to probe for, and ``unprobed`` says why, for each label and control. ``seed``,
+    ``thorough`` and ``quiet`` are as they were asked for.
     """
 
     units: dict[str, int]

@@ -230,7 +230,7 @@ def ablation(
     Returns
     -------
     AblationResult
-        With the cost in forward passes, two certificates, and what holding every unit at its own values changes: nothing, to rounding.
+        With the cost in forward passes, two certificates, and what holding the first set at its own values changes: nothing, to rounding.
 
     Raises
     ------
@@ -284,7 +284,8 @@ def ablation(
         masks = np.zeros((1 + len(sets), held.width), dtype=bool)
         for at, one in enumerate(sets):
             masks[1 + at, list(one)] = True
-        masks[0] = masks.any(0)
+        # The control: what is recorded of one set is put where it was, and all others go on by the equations.
+        masks[0] = masks[1]
         counted = _Counted(held, classes, group)
         own, others = np.arange(batch)[None], np.tile(held.donors, (len(sets), 1))
         first = len(held.batches[0])
@@ -334,6 +335,6 @@ def _same(held: Held, change: float, layer: str) -> None:
     exact = held.trajectory.signal(held.trajectory.memory).dtype
     if not change <= torch.finfo(exact).eps ** 0.5 * max(1.0, float(held.clean[held.valid].abs().mean())):
         raise InputError(
-            "needed a model whose passes are the same each time, and that reads each sequence by itself, batch first: with the units of "
+            "needed a model whose passes are the same each time, and that reads each sequence by itself, batch first: with units of "
             f"{layer} held at their own values the loss changed by {change:.2g}"
         )

@@ -32,7 +32,7 @@ class Effects:
     clean : float
         Mean loss of the network as it is.
     rounding : float
-        What changing nothing changes: the largest mean of any group.
+        What changing nothing changes: of the first set held at its own values, the largest mean of any group.
     steps, groups : int
         How many steps (or sequences, of a loss that has one number for each) were counted, and of how many groups.
     """
@@ -69,7 +69,7 @@ class AblationResult:
     donors : ndarray of int ``(batch,)``
         Whose values each sequence's units held.
     noop : float
-        The largest change of the loss at any step when every unit is held at its own values: 0 to rounding.
+        The largest change of the loss at any step when the first set is held at its own values: 0 to rounding.
     passes, sequences, steps : int
         The cost: how many forward passes were made, of how many sequences in all, and of how many steps in all.
     certificate, ablated_certificate : Certificate

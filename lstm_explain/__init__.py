@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from lstm_explain.analyses.ablation.ablation import ablation as ablation
     from lstm_explain.analyses.attribution.attribute import attribute as attribute
+    from lstm_explain.analyses.compare_runs import compare_runs as compare_runs
     from lstm_explain.analyses.probing.probe import Probing as Probing
     from lstm_explain.analyses.probing.probe import probe as probe
     from lstm_explain.analyses.probing.unit_scores import unit_scores as unit_scores
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "analyses.ablation.ablation": ("ablation",),
     "analyses.attribution.attribute": ("attribute",),
+    "analyses.compare_runs": ("compare_runs",),
     "analyses.probing.probe": ("Probing", "probe"),
     "analyses.probing.unit_scores": ("unit_scores",),
     "analyses.probing.untrained": ("untrained",),

@@ -41,6 +41,7 @@ class _Intervener:
         self._went_on: Mapping[str, Tensor] | None = None
         self._left: Mapping[str, Tensor] = {}
         self.called = self.changed = False
+        self.reached = 0
 
     def enter(self, path: str) -> None:
         self._joining.enter()
@@ -62,19 +63,20 @@ class _Intervener:
         self._before = self._joining.before(self._key, given, given=site.given, carries=site.carries, cell=cell)
         first = self._before.steps
         lengths = self._known_lengths(site, first, like.device)
+        open_ended = lengths is None
+        self.reached = max(self.reached, first + site.time)
         if lengths is None and not cell and not first:
             lengths = torch.full((site.batch,), site.time, device=like.device)
         steps = torch.arange(first, first + site.time, device=like.device)
-        when = self._steps.where(self._key, steps, site.batch, lengths, whole=not cell)
+        when = self._steps.where(self._key, steps, site.batch, lengths, whole=not cell, open_ended=open_ended)
         if lengths is not None:
             when = when & (steps < lengths[:, None])
         changes = []
         for signal, edit in self._edits.items():
             if signal not in site.widths:
                 can = " or ".join(site.widths) or "nothing"
-                raise InputError(
-                    f"needed {can} of {self._key}, got {signal}: the equations registered for {site.kind} run whole, and no more can be changed"
-                )
+                why = f"the equations registered for {site.kind} run whole, and no more can be changed"
+                raise InputError(f"needed {can} of {self._key}, got {signal}: {why}")
             width = site.widths[signal]
             self._units.fit(self._key, signal, width)
             which, named = self._units.where(self._key, site.batch, width, like.device)
@@ -184,7 +186,7 @@ def intervene(
     Warns
     -----
     UserWarning
-        If the block ends and nothing was changed.
+        If the block ends and nothing was changed, or a step that was named never came.
 
     Examples
     --------
@@ -218,9 +220,12 @@ def intervene(
     for name in signals if words is not None else ():
         projected, hidden = getattr(module, "proj_size", 0), getattr(module, "hidden_size", 0)
         chosen.fit(layer, name, projected if projected and name == "hidden_state" else hidden)
-    intervener = _Intervener(layer, path, suffix, edits, chosen, Steps.of(steps), lengths, feedback)
+    when = Steps.of(steps)
+    intervener = _Intervener(layer, path, suffix, edits, chosen, when, lengths, feedback)
     with watched(model, {path: module}, intervener):
         yield
     if not intervener.changed:
         why = "no step or unit of its calls was meant" if intervener.called else "it wasn't called inside the block"
         warnings.warn(f"nothing was changed in {layer}: {why}", UserWarning, stacklevel=3)
+    elif (missed := when.missed(intervener.reached)) is not None:
+        warnings.warn(f"step {missed} of {layer} never came: its calls had {intervener.reached} steps", UserWarning, stacklevel=3)

@@ -112,7 +112,7 @@ class Steps(NamedTuple):
             return any(bound is not None and bound < 0 for bound in (self.cut.start, self.cut.stop, self.cut.step))
         return self.numbers is not None and bool((self.numbers < 0).any())
 
-    def where(self, layer: str, steps: Tensor, batch: int, lengths: Tensor | None, *, whole: bool) -> Tensor:
+    def where(self, layer: str, steps: Tensor, batch: int, lengths: Tensor | None, *, whole: bool, open_ended: bool) -> Tensor:
         """A mask ``(batch or 1, time or 1)`` over some steps ``(time,)`` that are counted from the beginning of the sequences.
 
         Parameters
@@ -120,7 +120,9 @@ class Steps(NamedTuple):
         lengths : Tensor of int ``(batch,)`` or None
             How many steps each sequence has in all, None where that isn't known.
         whole : bool
-            Whether these are all of the sequences' steps.
+            Whether these are all of the sequences' steps, or all that a mask is for.
+        open_ended : bool
+            Whether there may be further calls that go on from this one.
 
         Raises
         ------
@@ -138,13 +140,18 @@ class Steps(NamedTuple):
                 "give lengths="
             )
         if self.numbers is not None:
-            return self._numbered(layer, steps, lengths)
+            return self._numbered(layer, steps, lengths, open_ended)
         if self.cut is None:
             return torch.ones(1, 1, dtype=torch.bool, device=steps.device)
         if lengths is None:
             return self._among(steps, int(steps[-1]) + 1)[None]
         own = {length: self._among(steps, length) for length in lengths.unique().tolist()}
         return torch.stack([own[length] for length in lengths.tolist()])
+
+    def missed(self, reached: int) -> int | None:
+        """The first of the steps by number that hasn't come after so many."""
+        late = [] if self.numbers is None else sorted(number for number in self.numbers.tolist() if number >= reached)
+        return late[0] if late else None
 
     def __str__(self) -> str:
         return str(self.cut if self.numbers is None else self.numbers.tolist())
@@ -154,13 +161,14 @@ class Steps(NamedTuple):
         assert self.cut is not None
         return torch.isin(steps, torch.tensor(range(length)[self.cut], dtype=torch.long, device=steps.device))
 
-    def _numbered(self, layer: str, steps: Tensor, lengths: Tensor | None) -> Tensor:
+    def _numbered(self, layer: str, steps: Tensor, lengths: Tensor | None, open_ended: bool) -> Tensor:
         assert self.numbers is not None
         numbers = self.numbers.to(steps.device)
         if lengths is None:
             return torch.isin(steps, numbers)[None]
         longest = int(lengths.max())
-        if len(bad := numbers[(numbers < -longest) | (numbers >= longest)]):
+        beyond = (numbers < -longest) if open_ended else (numbers < -longest) | (numbers >= longest)
+        if len(bad := numbers[beyond]):
             raise InputError(f"needed steps from {-longest} to {longest - 1} of {layer}, got {int(bad[0])}")
         named = torch.where(numbers < 0, lengths[:, None] + numbers, numbers)
         # A step before the beginning is none; one from the beginning may lie after a sequence's end, and is none either.

@@ -1,12 +1,15 @@
 """A module run with some of its signals changed: what is changed by the readable equations, everything else as it was."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
+from torch.utils.checkpoint import CheckpointFunction
 
 from lstm_explain.errors import CertificateError, RecordingError
 from lstm_explain.nn.equations import Edit, Form, Stepper, Weights, read, stepper
@@ -94,7 +97,19 @@ def _allowed(x: Tensor, wanted: Wanted) -> bool:
     in_one_dtype(x, "lx.intervene")
     if torch.is_grad_enabled():
         not_checkpointed("lx.intervene")
+    elif _reentrant():
+        raise RecordingError("needed a pass without activation checkpointing for lx.intervene: leave it off")
     return wanted.graph and torch.is_grad_enabled()
+
+
+def _reentrant() -> bool:
+    """Whether this is the first pass of reentrant checkpointing, which hides from autograd that there will be a second one."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code is CheckpointFunction.forward.__code__:
+            return any(frame.f_locals["ctx"].needs_input_grad)
+        frame = frame.f_back
+    return False
 
 
 def _stock(module: nn.Module, original: Forward) -> bool:

@@ -29,6 +29,11 @@ def results():
         "sum": inputs[:, :, 1].cumsum(1).numpy(),
         "third": inputs[:, :, 2].numpy().round().clip(0, 2).astype(int),
     }
+    with (
+        lx.record(model, lengths=[30, 20]) as edited,
+        lx.intervene(model, "l1", forget_gate=1.0, steps=slice(5, 9), units=[2], feedback=True),
+    ):
+        model(torch.randn(2, 30, 3))
     text = "def f(x):\n\treturn '$x' if x else 1"
     return {
         "saturation": lx.saturation(recording),
@@ -38,6 +43,8 @@ def results():
         "steps": lx.attribute(model, inputs[:2], target=(-1, 2), lengths=[30, 20], method="occlusion"),
         "probing": lx.probe(several, labels, controls={"untrained": control, "window": inputs}, folds=3, permutations=99),
         "units": lx.unit_scores(several["l1"].steps("cell_state").numpy(), labels["warm"].ravel(), permutations=99),
+        "runs": lx.compare_runs(recording, edited, layer="l1", units=[2, 4]),
+        "clamped": lx.compare_runs(recording, edited, layer="l1", units=2, signal="forget_gate", sequence=1),
         "gate": lx.unit_text(recording, text[:30], layer="l1", unit=2, signal="forget_gate"),
     }
 
@@ -57,6 +64,8 @@ PICTURES = [
     ("timescale", {"layer": "l0", "unit": 3}),
     ("text", {}),
     ("gate", {"columns": 12}),
+    ("runs", {}),
+    ("clamped", {}),
     ("why", {}),
     ("why", {"kind": "map", "feature_names": ["a", "b", "c"], "example": 1}),
     ("why", {"tokens": TOKENS}),
@@ -238,3 +247,12 @@ def test_the_matrix_names_the_best_cell_of_every_label_and_brackets_what_is_not_
                 at = probing.cells.index((name, int(number)))
                 assert text.get_text().strip("()") == f"{found.units.scores[at]:.2f}"
                 assert text.get_text().startswith("(") == (found.units.p_values_family[at] > 0.05)
+
+
+def test_a_changed_run_is_drawn_beside_the_clean_one(results):
+    ax = axes()
+    lx.plot(results["clamped"], ax=ax)
+    clean, edited, put = ax.lines
+    assert np.array_equal(clean.get_ydata(), results["clamped"].clean[0]) and clean.get_linestyle() == "--"
+    assert np.array_equal(edited.get_ydata(), results["clamped"].edited[0]) and put.get_ydata().tolist() == [1.0] * 4
+    assert put.get_xdata().tolist() == [5, 6, 7, 8] and len(ax.patches) == 1 and ax.patches[0].get_x() == 4.5

@@ -42,15 +42,8 @@ def make(seed=0, layer=None, **changes):
     return lx.Study(Reader(layer), symbols, **(given | changes))
 
 
-def speller():
-    """One that predicts the next of five tokens."""
-    study = make()
-    text = [[f"{int(n) % 5}" for n in row] for row in study.inputs]
-    return make(tokens=text, next_tokens=list("01234"), groups=[f"file {n // 2}" for n in range(8)])
-
-
-def no_loss():
-    return make(loss=None)
+def unlabelled():
+    return make(labels={})
 
 
 def stock():

@@ -91,7 +91,7 @@ def draw_predictions(result: Predictions, ax: Axes, columns: int = COLUMNS) -> N
     """Draw what came, and below it what each run held most likely there, on the probability that it gave to what came."""
     size = max(len(name) for run in (result.tokens, result.clean, result.ablated) for name in run)
     cell = min(size, 8) + (size > 1)
-    columns = max(1, columns // cell)
+    columns = min(max(1, columns // cell), len(result.tokens))
     norm, cmap = Normalize(0, 1), "viridis"
     lines = -(-len(result.tokens) // columns)
     grid = np.full((4 * lines - 1, columns), np.nan)

@@ -30,52 +30,41 @@ def draw(result: Any, ax: Axes, **options: Any) -> None:
 def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **options: Any) -> Axes:
     """Draw any result.
 
-        Parameters
-        ----------
-        result
-            What an analysis returned: `lx.saturation`, `lx.timescale`, `lx.unit_text`, `lx.attribute`, `lx.probe`,
-            `lx.unit_scores`, `lx.compare_runs`, `lx.ablation`.
-        ax : matplotlib Axes, optional
-            Where to draw; new ones from pyplot if left out, so that a notebook shows them.
-        title : str, optional
-            In place of the picture's own.
-        **options
-            ``kind=`` picks the picture, ``gate=``, ``layer=`` and ``unit=`` what is in it, where the result has them:
+    Parameters
+    ----------
+    result
+        What an analysis returned: `lx.saturation`, `lx.timescale`, `lx.unit_text`, `lx.attribute`, `lx.probe`,
+        `lx.unit_scores`, `lx.compare_runs`, `lx.ablation`.
+    ax : matplotlib Axes, optional
+        Where to draw; new ones from pyplot if left out, so that a notebook shows them.
+    title : str, optional
+        In place of the picture's own.
+    **options
+        ``kind=`` picks the picture, ``gate=``, ``layer=`` and ``unit=`` what is in it, where the result has them:
 
-            result      kinds (the first is the default)           options
-            =========== ========================================== ================================================
-            saturation  ``scatter``, ``histogram``                 gate, layer
-            timescale   ``survival``, ``half_life``, ``retention`` layer, unit
-            unit_text   (one)                                      columns
-            attribution ``steps``, ``text``, ``map``               example, tokens, feature_names, start, columns
-            probing     ``scores``, ``matrix``                     label, units
-            unit_scores (one)
-            ablation    ``effects``, ``removal``                   label, units, notes
-            =========== ========================================== ================================================
-    =======
-            ============ ========================================== ================================================
-            result       kinds (the first is the default)           options
-            ============ ========================================== ================================================
-            saturation   ``scatter``, ``histogram``                 gate, layer
-            timescale    ``survival``, ``half_life``, ``retention`` layer, unit
-            unit_text    (one)                                      columns
-            attribution  ``steps``, ``text``, ``map``               example, tokens, feature_names, start, columns
-            probing      ``scores``, ``matrix``                     label, units
-            unit_scores  (one)
-            compare_runs (one)
-            ablation     ``effects``, ``removal``                   label, units, notes
-            ============ ========================================== ================================================
+        ============ ========================================== ================================================
+        result       kinds (the first is the default)           options
+        ============ ========================================== ================================================
+        saturation   ``scatter``, ``histogram``                 gate, layer
+        timescale    ``survival``, ``half_life``, ``retention`` layer, unit
+        unit_text    (one)                                      columns
+        attribution  ``steps``, ``text``, ``map``               example, tokens, feature_names, start, columns
+        probing      ``scores``, ``matrix``                     label, units
+        unit_scores  (one)
+        compare_runs (one)
+        ablation     ``effects``, ``removal``                   label, units, notes
+        ============ ========================================== ================================================
 
-            With ``tokens=`` the default for an attribution is ``text``.
+        With ``tokens=`` the default for an attribution is ``text``.
 
-        Returns
-        -------
-        matplotlib Axes
+    Returns
+    -------
+    matplotlib Axes
 
-        Raises
-        ------
-        InputError
-            If the result, its kind or an option isn't known.
+    Raises
+    ------
+    InputError
+        If the result, its kind or an option isn't known.
     """
     if ax is None:
         from matplotlib import pyplot

@@ -62,7 +62,11 @@ class Study:
     baselines : number or Tensor, optional
         What stands for "nothing was there", as `lx.attribute` takes it; zero if left out.
     loss : callable, optional
-        ``(what the model returned, rows) -> (batch, time)``, what the model is graded by at each step, in nats.
+        ``(what the model returned, rows) -> (row, time)``, what the model is graded by at each step, in nats; `rows` says which
+        sequences, as a slice or a tensor of their numbers: ``targets[rows]`` are theirs.
+    next_tokens : sequence of str, optional
+        Of a model that predicts the next token: the token that each class of the last axis of ``output(what the model returned)``
+        stands for.
     name : str
     about : mapping, optional
         What else a reader should know; plain numbers and text. ``caveats`` in it maps a section's name to a sentence that belongs there.
@@ -82,12 +86,13 @@ class Study:
     feature_names: Sequence[str] | None = None
     output: Callable[[Any], Tensor] | None = None
     target: Any = None
-    loss: Callable[[Any, slice], Tensor] | None = None
+    loss: Callable[[Any, Any], Tensor] | None = None
     name: str = "study"
     about: Mapping[str, Any] = field(default_factory=dict)
     events: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     places: Sequence[Place] = ()
     baselines: Tensor | float | int | None = None
+    next_tokens: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):

@@ -42,6 +42,10 @@ def make(seed=0, layer=None, **changes):
     return lx.Study(Reader(layer), symbols, **(given | changes))
 
 
+def unlabelled():
+    return make(labels={})
+
+
 def stock():
     return make(layer=nn.LSTM(3, 5, batch_first=True, bidirectional=True))
 

@@ -42,7 +42,19 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
     **options
         ``kind=`` picks the picture, ``gate=``, ``layer=`` and ``unit=`` what is in it, where the result has them:
 
-        ============ ========================================== =========================================
+        ============ ========================================== ================================================
+        result       kinds (the first is the default)           options
+        ============ ========================================== ================================================
+        saturation   ``scatter``, ``histogram``                 gate, layer
+        timescale    ``survival``, ``half_life``, ``retention`` layer, unit
+        unit_text    (one)                                      columns
+        attribution  ``steps``, ``text``, ``map``               example, tokens, feature_names, start, columns
+        probing      ``scores``, ``matrix``                     label, units
+        unit_scores  (one)
+        compare_runs (one)
+        ablation     ``effects``, ``removal``                   label, units, notes
+        ============ ========================================== ================================================
+
         With ``tokens=`` the default for an attribution is ``text``.
 
     Returns

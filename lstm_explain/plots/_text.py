@@ -37,13 +37,12 @@ def draw_text(
     )
     underlined = np.zeros(len(tokens), dtype=bool) if marks is None else marks
     for token, value, mark, cells in zip(tokens, values, underlined, places, strict=True):
-        ink = "black" if np.isnan(value) else _ink(image.cmap(norm(value)))
+        ink = "black" if np.isnan(value) else ink_on(image.cmap(norm(value)))
         for character, (line, column) in zip(token, cells, strict=True):
             ax.text(
                 column + 0.5,
                 line + 0.52,
-                # A dollar sign alone would start a formula.
-                _SHOWN.get(character, r"\$" if character == "$" else character if character.isprintable() else "·"),
+                legible(character),
                 color="0.55" if character in _SHOWN else ink,
                 family="DejaVu Sans Mono",
                 size=8,
@@ -59,6 +58,12 @@ def draw_text(
     for spine in ax.spines.values():
         spine.set_visible(False)
     ax.figure.colorbar(image, ax=ax, orientation="horizontal", fraction=0.03, pad=0.01, aspect=60).set_label(label)
+
+
+def legible(character: str) -> str:
+    """A character as it can be drawn."""
+    # A dollar sign alone would start a formula.
+    return _SHOWN.get(character, r"\$" if character == "$" else character if character.isprintable() else "·")
 
 
 def _places(tokens: Sequence[str], columns: int) -> tuple[list[list[tuple[int, int]]], int]:
@@ -78,7 +83,7 @@ def _places(tokens: Sequence[str], columns: int) -> tuple[list[list[tuple[int, i
     return places, line + (column > 0) or 1
 
 
-def _ink(rgba: tuple[float, float, float, float]) -> str:
+def ink_on(rgba: tuple[float, float, float, float]) -> str:
     """Black or white, whichever is easier to read on a colour (relative luminance, WCAG 2.1)."""
     channels = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in rgba[:3]]
     luminance = 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]

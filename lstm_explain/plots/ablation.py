@@ -1,15 +1,18 @@
-"""What taking units away does: effects with their intervals, and the removal curve."""
+"""What taking units away does: effects with their intervals, the removal curve, and predictions beside each other."""
 
 from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from lstm_explain.analyses.ablation.predictions import Predictions
 from lstm_explain.analyses.ablation.result import AblationResult, Effects
 from lstm_explain.errors import InputError
 from lstm_explain.plots._dispatch import chosen, draw, layers_of
+from lstm_explain.plots._text import COLUMNS, ink_on, legible
 
 _MARKERS = "osD^vPX"
 
@@ -81,3 +84,37 @@ def _removal(ax: Axes, result: AblationResult) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_title(f"{result.removable} of {len(result.units)} held together before a rise of the loss is shown")
     ax.legend(loc="upper left")
+
+
+@draw.register
+def draw_predictions(result: Predictions, ax: Axes, columns: int = COLUMNS) -> None:
+    """Draw what came, and below it what each run held most likely there, on the probability that it gave to what came."""
+    size = max(len(name) for run in (result.tokens, result.clean, result.ablated) for name in run)
+    cell = min(size, 8) + (size > 1)
+    columns = min(max(1, columns // cell), len(result.tokens))
+    norm, cmap = Normalize(0, 1), "viridis"
+    lines = -(-len(result.tokens) // columns)
+    grid = np.full((4 * lines - 1, columns), np.nan)
+    for row, values in ((1, result.clean_came), (2, result.ablated_came)):
+        for at, value in enumerate(values):
+            grid[4 * (at // columns) + row, at % columns] = value
+    image = ax.imshow(
+        np.ma.masked_invalid(grid), cmap=cmap, norm=norm, aspect="auto", extent=(0, columns, len(grid), 0), interpolation="nearest"
+    )
+    for row, run in enumerate((result.tokens, result.clean, result.ablated)):
+        for at, token in enumerate(run):
+            line, column = 4 * (at // columns) + row, at % columns
+            text = "".join(map(legible, token if len(token) <= cell else f"{token[: cell - 2]}…"))
+            ink = ink_on(image.cmap(norm(grid[line, column]))) if row else "black"
+            ax.text(column + 0.5, line + 0.52, text, color=ink, family="DejaVu Sans Mono", size=8, ha="center", va="center")
+    names = ("what came", "as it is", "unit held")
+    ax.set_yticks([4 * line + row + 0.5 for line in range(lines) for row in range(3)], names * lines)
+    ax.set(xticks=[])
+    ax.tick_params(length=0)
+    ax.grid(False)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    bar = ax.figure.colorbar(image, ax=ax, orientation="horizontal", fraction=0.03, pad=0.01, aspect=60)
+    bar.set_label("probability of what came; the character is the most likely one")
+    clean, ablated = result.right
+    ax.set_title(f"{clean} of {len(result.tokens)} are what was most likely as it is, {ablated} with the unit held")

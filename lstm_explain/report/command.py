@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--seed", type=_seed, default=0, metavar="N", help="draws which held-out text is read (default: %(default)s)")
     options.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, ... (default: %(default)s)")
+    options.add_argument("--thorough", action="store_true", help="hold every unit of every layer: minutes more for the bundled network")
     options.add_argument("--quiet", action="store_true", help="no progress bar")
     options.add_argument("-v", "--verbose", action="store_true", help="say how long each part took, and show tracebacks")
     options.add_argument("--version", action="version", version=f"lstm_explain {__version__}")
@@ -72,7 +73,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from lstm_explain.report.explain import explain
 
-        place = explain(arguments.study, arguments.out, arguments.seed, arguments.device, arguments.quiet, arguments.verbose)
+        asked = arguments
+        place = explain(asked.study, asked.out, asked.seed, asked.device, asked.quiet, asked.verbose, asked.thorough)
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)
         return INTERRUPTED

@@ -16,17 +16,17 @@ from typing import Any
 import torch
 
 from lstm_explain.errors import InputError, LstmExplainError, OutputError, as_input_error, first_line
-from lstm_explain.report import attribution, overview, probing, saturation, timescale, unit_text
+from lstm_explain.report import ablation, attribution, overview, probing, saturation, timescale, unit_text
 from lstm_explain.report.measure import Clock, measure
 from lstm_explain.report.page import sidecar, write
 from lstm_explain.studies import STUDIES
 from lstm_explain.study import Study
 
-SECTIONS = (overview, unit_text, attribution, probing, saturation, timescale)
+SECTIONS = (overview, unit_text, attribution, probing, ablation, saturation, timescale)
 """One question each, in the order of the page."""
 
 
-def explain(study: str, out: Path, seed: int, device: str, quiet: bool, verbose: bool) -> Path:
+def explain(study: str, out: Path, seed: int, device: str, quiet: bool, verbose: bool, thorough: bool = False) -> Path:
     """Write one report and return its page.
 
     Raises
@@ -41,7 +41,7 @@ def explain(study: str, out: Path, seed: int, device: str, quiet: bool, verbose:
         torch.manual_seed(seed)
         with clock("study"):
             made = _make(study, seed)
-        measured = measure(made, _device(device), clock, seed=seed, quiet=quiet)
+        measured = measure(made, _device(device), clock, seed=seed, quiet=quiet, thorough=thorough)
         sections = []
         for room in SECTIONS:
             with clock(f"section {room.__name__.rpartition('.')[2]}"):

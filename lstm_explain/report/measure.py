@@ -52,7 +52,8 @@ class Measured:
 
     ``units`` has how many units each layer has. ``saturation`` and ``timescale`` are None where no layer has gates, or none that keeps.
     ``halves`` are the saturation of two disjoint halves of the groups, for a check of how far the shares depend on which text was
-    read. ``probing`` is None where there is nothing to probe for, and ``unprobed`` says why, for each label and control.
+    read. ``probing`` is None where there is nothing to probe for, and ``unprobed`` says why, for each label and control. ``seed``,
+    ``thorough`` and ``quiet`` are as they were asked for.
     """
 
     units: dict[str, int]
@@ -66,6 +67,9 @@ class Measured:
     probing: ProbingResult | None
     unprobed: dict[str, str]
     clock: Clock = field(repr=False)
+    seed: int = 0
+    thorough: bool = False
+    quiet: bool = False
 
 
 def _half_of(study: Study) -> list[int]:
@@ -151,7 +155,7 @@ class _Probes:
             return self._stream.compute(labels=good) if good else None
 
 
-def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quiet: bool) -> Measured:
+def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quiet: bool, thorough: bool = False) -> Measured:
     """Record a whole study and reduce it, batch by batch.
 
     Raises
@@ -222,4 +226,7 @@ def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quie
         probing=probes.compute(clock),
         unprobed=probes.missing,
         clock=clock,
+        seed=seed,
+        thorough=thorough,
+        quiet=quiet,
     )

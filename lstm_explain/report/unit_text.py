@@ -22,13 +22,11 @@ FOLD = 0
 
 def section(study: Study, measured: Measured) -> Section:
     """One cell over a stretch of text, with a label underlined."""
-    found = (
-        {} if measured.probing is None else {n: f for n, f in measured.probing.labels.items() if f.kind == "binary" and f.classes[0] in "0"}
-    )
-    if study.tokens is None or measured.probing is None or not found:
+    label = farthest_ahead(measured)
+    if study.tokens is None or measured.probing is None or label is None:
         missing = "tokens" if study.tokens is None else "yes-or-no label that can be probed for"
         return nothing("unit_text", "One unit, reading", "No text is shown", f"the study has no {missing}")
-    label = max(found, key=lambda name: found[name].best_unit()[1].unit_score.value - np.nan_to_num(found[name].best_untrained_unit()))
+    found = measured.probing.labels
     source, cell = found[label].best_unit()
     score, twin = cell.unit_score, found[label].best_untrained_unit()
     (layer, state), unit = source.rsplit(" ", 1), cell.units[FOLD]
@@ -106,6 +104,17 @@ def section(study: Study, measured: Measured) -> Section:
                 "marks": stretch.marks,
             }
         ),
+    )
+
+
+def farthest_ahead(measured: Measured) -> str | None:
+    """The yes-or-no label for which a single cell is farthest ahead of an untrained network's best; None where there is none."""
+    labels = {} if measured.probing is None else measured.probing.labels
+    found = {name: label for name, label in labels.items() if label.kind == "binary" and label.classes[0] in "0"}
+    return max(
+        found,
+        key=lambda name: found[name].best_unit()[1].unit_score.value - np.nan_to_num(found[name].best_untrained_unit()),
+        default=None,
     )
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from mechanisms import leaky_bank
 
 import lstm_explain as lx
+from lstm_explain.analyses.ablation.predictions import predictions
 from lstm_explain.plots import STYLE, panels
 
 
@@ -35,6 +36,17 @@ def results():
         lx.intervene(model, "l1", forget_gate=1.0, steps=slice(5, 9), units=[2], feedback=True),
     ):
         model(torch.randn(2, 30, 3))
+    with torch.no_grad():
+        wanted = model(inputs)[0]
+    ablation = lx.ablation(
+        model,
+        inputs,
+        "l1",
+        loss=lambda output, rows: (output[0] - wanted[rows]).square().sum(-1),
+        by={"warm": labels["warm"]},
+        groups=list("aabbccddeeff"),
+        order="removal",
+    )
     text = "def f(x):\n\treturn '$x' if x else 1"
     return {
         "saturation": lx.saturation(recording),
@@ -46,6 +58,8 @@ def results():
         "units": lx.unit_scores(several["l1"].steps("cell_state").numpy(), labels["warm"].ravel(), permutations=99),
         "runs": lx.compare_runs(recording, edited, layer="l1", units=[2, 4]),
         "clamped": lx.compare_runs(recording, edited, layer="l1", units=2, signal="forget_gate", sequence=1),
+        "ablation": ablation,
+        "predictions": predictions(torch.eye(3)[[0, 1, 2, 0]] * 9, torch.eye(3)[[0, 2, 2, 0]] * 9, "b\n$b", "\n$b"),
         "gate": lx.unit_text(recording, text[:30], layer="l1", unit=2, signal="forget_gate"),
     }
 
@@ -76,6 +90,11 @@ PICTURES = [
     ("probing", {"label": "warm"}),
     ("probing", {"kind": "matrix", "units": 3}),
     ("units", {}),
+    ("ablation", {}),
+    ("ablation", {"label": "warm", "units": 3, "notes": {"1": "this one"}}),
+    ("ablation", {"kind": "removal"}),
+    ("predictions", {}),
+    ("predictions", {"columns": 2}),
 ]
 
 
@@ -94,6 +113,43 @@ def test_the_scatter_shows_each_unit_where_its_shares_are(results):
     for dots, layer in zip(ax.collections, results["saturation"].layers.values(), strict=True):
         np.testing.assert_array_equal(np.asarray(dots.get_offsets()), np.stack([layer.left[1, 0], layer.right[1, 0]], 1))
     assert ax.get_xlim() == (0, 1) and ax.get_ylim() == (0, 1)
+
+
+def test_effects_are_sorted_with_their_intervals_and_hollow_where_not_shown(results):
+    result = results["ablation"]
+    ax = lx.plot(result, axes(), units=4, notes={result.names[result.order[-1]]: "this one"})
+    largest = [at for at in result.order if at in np.argsort(-np.abs(result.effects.change))[:4]]
+    ticks = [text.get_text() for text in ax.get_yticklabels()]
+    assert ticks == [*(result.names[at] for at in largest[:-1]), f"this one  {result.names[largest[-1]]}"]
+    (bars,) = [lines.get_segments() for lines in ax.collections]
+    np.testing.assert_array_equal([bar[:, 0] for bar in bars], np.stack([result.effects.low, result.effects.high], 1)[largest])
+    filled, hollow = ax.lines[:2]
+    shown = result.effects.shown[largest]
+    np.testing.assert_array_equal(filled.get_xdata(), result.effects.change[largest][shown])
+    np.testing.assert_array_equal(hollow.get_xdata(), result.effects.change[largest][~shown])
+    assert f"{shown.sum() if len(shown) == 6 else result.effects.shown.sum()} of 6 ablations are shown" in ax.get_title(loc="left")
+    split = lx.plot(result, axes(), label="warm")
+    assert [text.get_text().split(" (")[0] for text in split.get_legend().get_texts()[:2]] == ["warm: no", "warm: yes"]
+
+
+def test_the_removal_curve_starts_at_the_clean_loss(results):
+    result = results["ablation"]
+    ax = lx.plot(result, axes(), kind="removal")
+    x, y = ax.lines[0].get_data()
+    assert x.tolist() == list(range(7)) and y[0] == result.effects.clean
+    np.testing.assert_allclose(y[1:] - y[0], result.removal.change, atol=1e-12)
+    assert ax.get_title(loc="left").startswith(f"{result.removable} of 6 ")
+
+
+def test_predictions_stand_below_what_came_on_the_probability_they_gave_it(results):
+    found = results["predictions"]
+    assert (found.tokens, found.clean, found.ablated, found.right) == (("\n", "$", "b"), ("\n", "$", "b"), ("\n", "b", "b"), (3, 2))
+    ax = lx.plot(found, axes())
+    assert [text.get_text() for text in ax.texts] == [*("↵", r"\$", "b"), *("↵", r"\$", "b"), *("↵", "b", "b")]
+    grid = ax.images[0].get_array()
+    assert grid.mask[0].all()
+    np.testing.assert_array_equal(grid[1:].filled(), [found.clean_came, found.ablated_came])
+    assert found.ablated_came[1] < 0.01 < 0.99 < found.clean_came[1] and ax.images[0].get_clim() == (0, 1)
 
 
 def test_survival_starts_at_one_and_shows_the_units_own_curve(results):

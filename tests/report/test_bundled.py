@@ -55,6 +55,18 @@ def test_the_network_is_as_good_as_its_card_says(sidecar):
     assert abs(overview["loss"] - nats["test"]) < 0.25
 
 
+def test_cells_that_tell_a_label_are_held_beside_as_many_that_do_not(sidecar, page):
+    section = sidecar["sections"]["ablation"]
+    ((name, layer),) = section["layers"].items()
+    assert len(section["best"]) == len(section["matched"]) == 10 and not set(section["best"]) & set(section["matched"])
+    assert [unit for (unit,) in layer["units"]] == section["best"] + section["matched"]
+    assert sum(layer["effects"]["shown"]) >= 10 and layer["noop"] < 1e-3 and layer["ablated_certificate"].startswith("certified")
+    assert set(layer["by"]) == {section["label"]} and f"units of {name} that tell" in page
+    beside = section["predictions"]
+    right = [sum(a == b for a, b in zip(beside["tokens"], beside[run], strict=True)) for run in ("clean", "ablated")]
+    assert right[0] > right[1]
+
+
 def test_the_study_lines_up_characters_labels_and_groups():
     study = python_source.make(seed=3)
     for row in (0, 30, len(study.tokens) - 1):

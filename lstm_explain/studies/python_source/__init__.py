@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lstm_explain.errors import InputError, WeightsError
-from lstm_explain.studies.python_source.corpus import START_OF_FILE, SourceFile, encode, load
+from lstm_explain.studies.python_source.corpus import CHARACTERS, START_OF_FILE, SourceFile, encode, load
 from lstm_explain.studies.python_source.labels import Labels, label
 from lstm_explain.studies.python_source.model import CharacterModel
 from lstm_explain.study import Place, Study
@@ -28,6 +28,8 @@ LATEST = 160
 """The places to explain are among a piece's first so many characters: what came before all enters."""
 
 LABELS = ("in_string", "in_comment", "bracket_depth", "indentation_depth", "column", "keyword")
+OTHER_SHOWN = "\ufffd"
+"""Any character outside the alphabet, for people."""
 _KINDS = dict.fromkeys(("in_string", "in_comment"), bool) | dict.fromkeys(("bracket_depth", "indentation_depth", "column"), np.float64)
 """Yes or no, and numbers; a keyword is a class, with -1 where no word has just ended."""
 
@@ -154,7 +156,7 @@ def make(seed: int = 0, weights: Path | None = None) -> Study:
             values[row, 1 : len(read) + 1] = whole[at : at + len(read)]
     targets = torch.from_numpy(symbols[:, 1:])
 
-    def loss(logits: Tensor, rows: slice) -> Tensor:
+    def loss(logits: Tensor, rows: Any) -> Tensor:
         wanted = targets[rows, : logits.shape[1]].to(logits.device)
         return cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
 
@@ -173,6 +175,7 @@ def make(seed: int = 0, weights: Path | None = None) -> Study:
         places=_places(model, symbols, lengths, given),
         baselines=int(encode(" ")[0]),
         loss=loss,
+        next_tokens=("", OTHER_SHOWN, *CHARACTERS),
         name="python_source",
         about={
             "what": "a character-level language model that reads Python source",

@@ -1,0 +1,354 @@
+"""Does the network use what its cells know? Units held at another sequence's values, and what that does to the loss."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lstm_explain.analyses.ablation.ablation import ablation
+from lstm_explain.analyses.ablation.held import Held
+from lstm_explain.analyses.ablation.predictions import Predictions, predictions
+from lstm_explain.analyses.ablation.result import AblationResult
+from lstm_explain.display import jsonable, number
+from lstm_explain.errors import LstmExplainError
+from lstm_explain.plots import panels, plot
+from lstm_explain.report.measure import BATCH, Measured
+from lstm_explain.report.section import Picture, Section, Table, nothing
+from lstm_explain.report.unit_text import farthest_ahead
+from lstm_explain.study import Study
+
+TITLE = "Does the network use what its cells know?"
+SEQUENCES, STEPS = 64, 12_288
+"""At most so many sequences, evenly spaced, and the first so many steps of all of them together."""
+UNITS = 10
+LARGEST = 30
+SHOWN, COLUMNS = 240, 80
+"""Tokens whose predictions are shown."""
+
+
+class _Read(NamedTuple):
+    """What is read: some of the study's sequences, from their beginning."""
+
+    rows: NDArray[np.int64]
+    inputs: torch.Tensor
+    lengths: torch.Tensor | None
+    groups: list[str] | None
+
+    @property
+    def steps(self) -> int:
+        return self.inputs.shape[1]
+
+
+class _Asked(NamedTuple):
+    """Which units of a layer, and why these."""
+
+    layer: str
+    units: list[int] | None
+    best: list[int]
+    matched: list[int]
+    why: str
+
+
+def section(study: Study, measured: Measured) -> Section:
+    """The units that tell a label best beside units that don't, and predictions with one of them held."""
+    if study.loss is None:
+        return nothing("ablation", TITLE, "No unit is held", "the study has no loss that could change")
+    read = _read(study)
+    label = farthest_ahead(measured)
+    truth = {} if label is None else {label: study.labels[label][read.rows, : read.steps]}
+    try:
+        asked = (
+            [_Asked(layer, None, [], [], "") for layer in measured.units] if measured.thorough else [_chosen(study, measured, read, label)]
+        )
+        found = [
+            ablation(
+                study.model,
+                read.inputs,
+                one.layer,
+                loss=lambda output, rows: _loss(study, read, output, rows),
+                units=one.units,
+                lengths=read.lengths,
+                by=truth,
+                groups=read.groups,
+                order="removal",
+                seed=measured.seed,
+                progress=False if measured.quiet else None,
+            )
+            for one in asked
+        ]
+        beside, unit = _beside(study, read, found)
+    except LstmExplainError as error:
+        return nothing("ablation", TITLE, "No unit is held", str(error))
+    pictures = [
+        picture for at, one in enumerate(found) for picture in _pictures(one, asked[at], label, f"_{at + 1}" if len(found) > 1 else "")
+    ]
+    tables = [_table(one, asked[at], label) for at, one in enumerate(found)]
+    if beside is not None:
+        pictures.append(_text(beside, *unit))
+        tables.append(_predictions_table(beside))
+    return Section(
+        name="ablation",
+        title=TITLE,
+        finding=" ".join(_finding(one, asked[at], label) for at, one in enumerate(found)),
+        pictures=tuple(pictures),
+        tables=tuple(tables),
+        method=_method(read, asked, found, beside, unit),
+        not_shown=(
+            "What isn't shown may still be so: the intervals are as wide as the groups are few. An effect is that of the unit in a network "
+            "that has all the others, some of which may stand in for it; and a change of the loss says that something needs the unit, not "
+            "that it is the label that is needed."
+            + ("" if beside is not None else " Predictions aren't shown: the study doesn't say what its output predicts (next_tokens=).")
+        ),
+        numbers=jsonable(
+            {
+                "layers": {one.layer: one.to_dict() for one in found},
+                "best": asked[0].best,
+                "matched": asked[0].matched,
+                "label": label,
+                "sequences": read.rows,
+                "first_steps": read.steps,
+                "thorough": measured.thorough,
+                "interval_none": "an interval is null where too few groups have such steps",
+                "predictions": None if beside is None else beside.to_dict() | dict(zip(("layer", "unit", "sequence"), unit, strict=True)),
+                "predictions_none": "the study has no next_tokens or tokens, or no unit's rise is shown" if beside is None else None,
+            }
+        ),
+    )
+
+
+def _read(study: Study) -> _Read:
+    rows = np.unique(np.linspace(0, len(study.inputs) - 1, min(SEQUENCES, len(study.inputs))).round().astype(np.int64))
+    lengths = None if study.lengths is None else torch.as_tensor(study.lengths)[torch.from_numpy(rows)]
+    longest = study.inputs.shape[1] if lengths is None else int(lengths.max())
+    steps = min(longest, max(2, STEPS // len(rows)))
+    device = next(study.model.parameters()).device
+    return _Read(
+        rows=rows,
+        inputs=study.inputs[torch.from_numpy(rows), :steps].to(device),
+        lengths=None if lengths is None else lengths.clamp(max=steps),
+        groups=None if study.groups is None else [str(study.groups[row]) for row in rows],
+    )
+
+
+def _loss(study: Study, read: _Read, output: Any, rows: torch.Tensor) -> torch.Tensor:
+    assert study.loss is not None
+    return study.loss(output, torch.from_numpy(read.rows)[rows])
+
+
+def _chosen(study: Study, measured: Measured, read: _Read, label: str | None) -> _Asked:
+    """The units that tell the label best, and as many that are as active and don't; without a label the most active ones."""
+    layer = next(iter(measured.units))
+    if measured.probing is not None and label is not None:
+        layer = measured.probing.labels[label].best_unit()[0].rsplit(" ", 1)[0]
+    held = Held(study.model, read.inputs, layer, lambda output, rows: _loss(study, read, output, rows), None, read.lengths, BATCH, 0)
+    trajectory = held.trajectory
+    active = trajectory.steps(trajectory.memory).double().abs().mean(0).cpu().numpy()
+    if measured.probing is None or label is None:
+        units = np.argsort(-active, kind="stable")[: 2 * UNITS].tolist()
+        return _Asked(layer, units, [], [], f"the {number(len(units))} units of {layer} with the largest mean absolute state")
+    known = measured.probing.labels[label].units
+    here = [at for at, (of, _) in enumerate(measured.probing.cells) if of == layer]
+    scores, chance = known.scores[here], known.p_values_family[here] > 0.05
+    ranked = np.argsort(-scores, kind="stable")
+    best = ranked[: min(UNITS, len(ranked) // 2)].tolist()
+    rest = [unit for unit in ranked[len(best) :].tolist() if chance[unit]] or ranked[len(best) :].tolist()
+    matched: list[int] = []
+    for unit in best:
+        free = [other for other in rest if other not in matched]
+        if free:
+            matched.append(min(free, key=lambda other: abs(active[other] - active[unit])))
+    words = label.replace("_", " ")
+    why = (
+        f"the {number(len(best))} units of {layer} that tell “{words}” best by themselves, and {number(len(matched))} matched ones: for "
+        f"each of these in turn, of the layer's other units that aren't beyond chance for this label, the one whose mean absolute "
+        f"{trajectory.memory.replace('_', ' ')} is nearest"
+    )
+    return _Asked(layer, [*best, *matched], best, matched, why)
+
+
+def _beside(study: Study, read: _Read, found: list[AblationResult]) -> tuple[Predictions | None, tuple[str, int, int]]:
+    """Predictions where the unit whose rise is largest raises the loss most: with its layer, itself and the sequence."""
+    result = max(found, key=lambda one: float(np.where(one.effects.shown, one.effects.change, -np.inf).max()))
+    at = int(np.where(result.effects.shown, result.effects.change, -np.inf).argmax())
+    unit = result.units[at][0]
+    nowhere = (result.layer, unit, 0)
+    if study.next_tokens is None or study.tokens is None or not (result.effects.shown[at] and result.effects.change[at] > 0):
+        return None, nowhere
+    held = Held(
+        study.model,
+        read.inputs,
+        result.layer,
+        lambda output, rows: _loss(study, read, output, rows),
+        None,
+        read.lengths,
+        BATCH,
+        result.seed,
+    )
+    known = set(study.next_tokens)
+    best: tuple[float, int, int] = (-np.inf, 0, 0)
+    with torch.no_grad():
+        for rows in held.batches:
+            which = torch.zeros(len(rows), held.width, dtype=torch.bool)
+            which[:, unit] = True
+            with held.holding(rows, which, torch.from_numpy(result.donors)[rows]):
+                worse = _loss(study, read, study.model(read.inputs[rows]), rows).double().cpu() - held.clean[rows]
+            for row, rise in zip(rows.tolist(), worse.numpy(), strict=True):
+                length = int(held.valid[row].sum())
+                # A token's prediction is made at the step before it; tokens without a class can't be shown.
+                tokens = study.tokens[int(read.rows[row])][1:length]
+                if len(tokens) and all(token in known for token in tokens):
+                    size = min(SHOWN, len(tokens))
+                    summed = np.concatenate([[0.0], np.cumsum(rise[: len(tokens)])])
+                    sums = summed[size:] - summed[:-size]
+                    best = max(best, (float(sums.max()), row, 1 + int(sums.argmax())))
+        if not np.isfinite(best[0]):
+            return None, nowhere
+        _, row, start = best
+        rows = torch.tensor([row])
+        clean = study.model(read.inputs[rows])
+        which = torch.zeros(1, held.width, dtype=torch.bool)
+        which[:, unit] = True
+        with held.holding(rows, which, torch.from_numpy(result.donors)[rows]):
+            ablated = study.model(read.inputs[rows])
+    output = study.output or (lambda returned: returned)
+    sequence = int(read.rows[row])
+    length = int(held.valid[row].sum())
+    before, after = (output(run)[0, :length] for run in (clean, ablated))
+    shown = predictions(before, after, study.tokens[sequence], study.next_tokens, start=start, stop=start + SHOWN)
+    return shown, (result.layer, unit, sequence)
+
+
+def _finding(result: AblationResult, asked: _Asked, label: str | None) -> str:
+    effects = result.effects
+    rises = effects.shown & (effects.change > 0)
+    most = int(np.argmax(effects.change))
+    largest = (
+        f"the largest is {effects.change[most]:+.3f} on {effects.clean:.3f} (unit {result.names[most]}; {effects.low[most]:+.3f} to "
+        f"{effects.high[most]:+.3f})"
+    )
+    if not asked.matched or label is None:
+        count = number(int(rises.sum()))
+        return f"Of {number(len(result.units))} units of {result.layer}, {count} are shown to raise the loss when held; {largest}."
+    n, words, matched = len(asked.best), label.replace("_", " "), number(len(asked.matched))
+    first, second = (f"{np.median(part):+.4f}" for part in (effects.change[:n], effects.change[n:]))
+    return (
+        f"Held at what they were in another sequence, {number(int(rises[:n].sum()))} of {number(n)} units of {result.layer} that tell "
+        f"“{words}” best are shown to raise the loss, and {number(int(rises[n:].sum()))} of {matched} that are as active "
+        f"and aren’t shown to tell it: {first} and {second} at the median; {largest}."
+    )
+
+
+def _pictures(result: AblationResult, asked: _Asked, label: str | None, suffix: str) -> list[Picture]:
+    notes = {str(unit): "●" for unit in asked.best}
+    split = label if label in result.by else None
+    rows = min(LARGEST, len(result.units))
+    drawn, (ax,) = panels(8.2, 1.6 + 0.26 * rows)
+    plot(result, ax, label=split, units=LARGEST, notes=notes)
+    if asked.best and label is not None:
+        ax.set_ylabel(f"unit of {result.layer} (● tells “{label.replace('_', ' ')}” best)")
+    curve, (ax,) = panels(6.8, 3.8)
+    plot(result, ax, kind="removal")
+    effects, removal = result.effects, result.removal
+    assert removal is not None
+    return [
+        Picture(
+            f"ablation_effects{suffix}",
+            drawn,
+            f"Change of the loss with each of {number(rows)} units of {result.layer} held, sorted: from {effects.change.min():+.4f} to "
+            f"{effects.change.max():+.4f} on {effects.clean:.3f}; {number(int(effects.shown.sum()))} of {number(len(result.units))} shown.",
+        ),
+        Picture(
+            f"ablation_removal{suffix}",
+            curve,
+            f"Loss with ever more units of {result.layer} held, least effect first: {effects.clean:.3f} to "
+            f"{effects.clean + removal.change[-1]:.3f} with {number(len(result.units))}; {number(result.removable or 0)} before a rise is "
+            "shown.",
+        ),
+    ]
+
+
+def _text(beside: Predictions, layer: str, unit: int, sequence: int) -> Picture:
+    figure, (ax,) = panels(9.0, 1.2 + 0.76 * -(-len(beside.tokens) // COLUMNS))
+    (clean, ablated), count = beside.right, len(beside.tokens)
+    plot(
+        beside,
+        ax,
+        columns=COLUMNS,
+        title=f"{layer} unit {unit} held, where that hurts most: {clean} of {count} are what was most likely as it is, {ablated} then",
+    )
+    return Picture(
+        "ablation_text",
+        figure,
+        f"What came in sequence {sequence}, and below it what was most likely for the network as it is ({clean} of {len(beside.tokens)} "
+        f"right) and with unit {unit} of {layer} held ({ablated} right).",
+    )
+
+
+def _table(result: AblationResult, asked: _Asked, label: str | None) -> Table:
+    classes = result.by.get(label, {}) if label is not None else {}
+    effects = result.effects
+    order = np.argsort(-effects.change, kind="stable")[: 2 * UNITS]
+    rows = []
+    for at in order:
+        unit = result.names[at]
+        kind = "tells it" if result.units[at][0] in asked.best else "matched" if result.units[at][0] in asked.matched else "–"
+        rows.append(
+            (
+                unit,
+                kind,
+                f"{effects.change[at]:+.4f}",
+                f"{effects.low[at]:+.4f} to {effects.high[at]:+.4f}",
+                "shown" if effects.shown[at] else "not shown",
+                *(f"{one.change[at]:+.4f}{'' if one.shown[at] else ' (not shown)'}" for one in classes.values()),
+            )
+        )
+    words = (label or "").replace("_", " ")
+    header = ("unit", "chosen as", "change of the loss", "95 %", "verdict", *(f"{words}: {name}" for name in classes))
+    return Table(f"Units of {result.layer} held at another sequence's values, most used first", header, tuple(rows))
+
+
+def _predictions_table(beside: Predictions) -> Table:
+    """The places at which the held unit costs most."""
+    cost = np.log(beside.clean_came) - np.log(beside.ablated_came)
+    rows = []
+    for at in np.sort(np.argsort(-cost, kind="stable")[:UNITS]):
+        before = "".join(beside.tokens[max(0, at - 24) : at]).replace("\n", "↵").replace("\t", "→")
+        rows.append(
+            (
+                before,
+                _visible(beside.tokens[at]),
+                f"{beside.clean_came[at]:.2f}",
+                f"{_visible(beside.clean[at])} ({beside.clean_top[at]:.2f})",
+                f"{beside.ablated_came[at]:.2f}",
+                f"{_visible(beside.ablated[at])} ({beside.ablated_top[at]:.2f})",
+            )
+        )
+    header = ("before", "what came", "its probability", "as it is: most likely", "its probability, held", "held: most likely")
+    return Table("Predictions as it is and with the unit held, where it costs most", header, tuple(rows))
+
+
+def _visible(token: str) -> str:
+    return token if token.isprintable() and token.strip() else {"\n": "↵", "\t": "→", " ": "␣"}.get(token, repr(token)[1:-1])
+
+
+def _method(read: _Read, asked: list[_Asked], found: list[AblationResult], beside: Predictions | None, unit: tuple[str, int, int]) -> str:
+    result = found[0]
+    which = "Every unit of every layer was held by itself" if asked[0].units is None else f"Held, each by itself, were {asked[0].why}"
+    text = (
+        f" The text is the stretch of {number(len(beside.tokens))} tokens, of all that were read, where holding unit {unit[1]} of "
+        f"{unit[0]}, the one whose rise is the largest, raises the loss most: a worst case, not a usual one."
+        if beside is not None
+        else ""
+    )
+    noop, certificate = max(one.noop for one in found), result.ablated_certificate
+    return (
+        f"Persistent resample ablation: at every step a unit's states are held at what they were at the same step of another sequence, "
+        f"and later steps see it. {which}. Read were the first {number(read.steps)} steps of {number(len(read.rows))} sequences. Intervals "
+        f"are from {number(result.resamples)} bootstrap draws of {number(result.effects.groups)} groups, studentised; shown means that the "
+        f"interval that holds for all units at once (max-statistic: Romano & Wolf 2005; for classes of a label, for all units and classes) "
+        f"leaves out zero. In the removal curve units are held together, greedily by what each does alone, chosen on the same text. "
+        f"Holding a unit at its own values changes the loss by at most {noop:.1e} at any step, and the held run is "
+        f"{certificate.state}: largest difference {certificate.worst.worst:.1e} from the equations with the edits taken out. Cost: "
+        f"{'; '.join(f'{one.layer}: {one.cost}' for one in found)}.{text}"
+    )

@@ -139,7 +139,7 @@ def intervene(
     layer: str,
     *,
     feedback: bool | None = None,
-    units: Sequence[int] | int | Tensor | NDArray[np.bool_] | None = None,
+    units: Sequence[int] | Mapping[str, int | Sequence[int]] | int | Tensor | NDArray[np.bool_] | None = None,
     steps: slice | Sequence[int] | int | Tensor | NDArray[np.bool_] | None = None,
     lengths: Tensor | Sequence[int] | None = None,
     **signals: Edit | float | Tensor,
@@ -162,8 +162,9 @@ def intervene(
     feedback : bool
         Must be said. True: later steps see the change. False: only what leaves the layer at that step is changed, and with it what leaves
         at the end (``h_n``, ``c_n``); its recurrence goes on as if nothing had happened, also in a later call that goes on from there.
-    units : sequence of int or Tensor of bool ``(batch, unit)``, optional
-        Which units; all if left out. A mask picks them for each sequence.
+    units : sequence of int, mapping of str to them, or Tensor of bool ``(batch, unit)``, optional
+        Which units; all if left out. Of a mapping, the names that `lx.ablation` takes as well, all are meant. A mask picks them for
+        each sequence.
     steps : slice, sequence of int or Tensor of bool ``(batch, time)``, optional
         Which steps, in the order of the input; all if left out. Negative ones count from the end of each sequence. In calls that
         go on with their state, and for a cell in a loop, steps count on as in a recording: from the beginning of a pass of the model.

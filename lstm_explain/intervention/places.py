@@ -1,6 +1,6 @@
 """Where a signal is changed: which of a layer's units, and which steps of each sequence."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +18,8 @@ class Units(NamedTuple):
     mask: Tensor | None = None
 
     @classmethod
-    def of(cls, units: "Sequence[int] | int | Tensor | NDArray[np.bool_] | None") -> "Units":
-        """As a user gave them.
+    def of(cls, units: "Sequence[int] | Mapping[str, int | Sequence[int]] | int | Tensor | NDArray[np.bool_] | None") -> "Units":
+        """As a user gave them: of named ones, all that have a name, in the order of the names.
 
         Raises
         ------
@@ -29,7 +29,10 @@ class Units(NamedTuple):
         if units is None:
             return cls()
         try:
-            given = torch.as_tensor(units)
+            if isinstance(units, Mapping):
+                given = torch.cat([torch.as_tensor(one).reshape(-1) for one in units.values()])
+            else:
+                given = torch.as_tensor(units)
         except (TypeError, ValueError, RuntimeError):
             raise InputError(f"needed units as whole numbers, or as a mask (batch, unit), got {units!r}") from None
         if given.dtype == torch.bool and given.dim() == 2:

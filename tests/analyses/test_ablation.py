@@ -176,6 +176,16 @@ def test_a_unit_without_outgoing_weights_has_no_effect(kind):
     assert abs(result.effects.change[1]) > 1e-6
 
 
+def test_sets_have_the_names_that_they_were_given():
+    model = Reader(KINDS["lstm"]())
+    named = lx.ablation(model, X, "layer.l0", loss=loss, units={"quote": 3, "depth": [4, 1]})
+    plain = lx.ablation(model, X, "layer.l0", loss=loss, units=[[3], [1, 4]])
+    assert named.units == plain.units == ((3,), (1, 4))
+    assert named.names == ("quote", "depth") and plain.names == ("3", "1+4")
+    np.testing.assert_array_equal(named.effects.change, plain.effects.change)
+    assert list(named.to_frame()["units"]) == ["quote", "depth"] and "quote" in repr(named) + named._repr_html_()
+
+
 def test_removal_holds_units_together_the_least_effect_first():
     model = Reader(KINDS["gru"]())
     result = lx.ablation(model, X, "layer.l0", loss=loss, lengths=LENGTHS, order="removal")
@@ -349,6 +359,8 @@ FIRST = {"loss": lambda output, rows: output[:, :, 0]}
         ({"units": [[1, 1]]}, "each once in a set, got [1, 1]"),
         ({"units": []}, "needed units as whole numbers"),
         ({"units": [0.5]}, "needed units as whole numbers"),
+        ({"units": {}}, "needed units as whole numbers"),
+        ({"units": {"quote": "3"}}, "each once in a set, got '3'"),
         ({"units": [[]]}, "each once in a set, got []"),
         ({"units": [True]}, "each once in a set, got True"),
         ({"units": "all"}, "needed units as whole numbers, like [3, 17]"),

@@ -63,6 +63,9 @@ def test_arguments(model, layer):
     assert "units from 0 to 2 of forget_gate of encoder.lstm.l1, got -1" in entering(model, key, forget_gate=0.0, units=[-1], feedback=True)
     assert "units from 0 to 1 of hidden_state of l1, got 2" in entering(layer, "l1", hidden_state=0.0, units=[2], feedback=True)
     assert "each once" in entering(model, key, forget_gate=0.0, units=[1, 1], feedback=True)
+    assert "each once" in entering(model, key, forget_gate=0.0, units={"a": 1, "b": [1, 2]}, feedback=True)
+    assert "got {'a': 'b'}" in entering(model, key, forget_gate=0.0, units={"a": "b"}, feedback=True)
+    assert "got {}" in entering(model, key, forget_gate=0.0, units={}, feedback=True)
     assert "got 0.5" in entering(model, key, forget_gate=0.0, units=0.5, feedback=True)
     assert "as a mask (batch, 3), got (2, 4)" in entering(
         model, key, forget_gate=0.0, units=torch.ones(2, 4, dtype=torch.bool), feedback=True

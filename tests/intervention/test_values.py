@@ -288,11 +288,12 @@ def test_a_patch_may_come_from_other_sequences_and_another_seed_or_dtype():
     assert torch.equal(edited["l0"].update_gate[:, :, 0], recording["l0"].update_gate[[1, 1, 0], :, 1].double())
 
 
+@pytest.mark.parametrize("units", [[2, 0], {"last": 2, "first": [0]}], ids=["numbers", "names"])
 @pytest.mark.parametrize("shape", [(), (2,), (3, 2), (3, 1), (3, 4, 2), (1, 4, 1)])
-def test_values_are_given_for_units_in_the_order_in_which_they_are_named(shape):
+def test_values_are_given_for_units_in_the_order_in_which_they_are_named(shape, units):
     layer, x = layer_of("torch", of_layout("batch_first")), torch.randn(3, 4, 2, dtype=torch.float64)
     value = torch.rand(shape, dtype=torch.float64)
-    with lx.record(layer) as recording, lx.intervene(layer, "l0", output_gate=value, units=[2, 0], feedback=True):
+    with lx.record(layer) as recording, lx.intervene(layer, "l0", output_gate=value, units=units, feedback=True):
         layer(x)
     expected = value if value.dim() != 2 else value[:, None]
     assert torch.equal(recording["l0"].output_gate[:, :, [2, 0]], expected.expand(3, 4, 2))

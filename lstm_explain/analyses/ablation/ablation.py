@@ -19,7 +19,7 @@ from lstm_explain.errors import InputError
 from lstm_explain.recording.runner import layers_in, unwrapped
 from lstm_explain.trajectory import checked_lengths
 
-Units = Sequence[int] | Sequence[Sequence[int]] | NDArray[np.int64] | Tensor
+Units = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, int | Sequence[int]] | NDArray[np.int64] | Tensor
 _BATCH = 16
 _ROWS = 256
 """More rows than these in one pass make no step faster."""
@@ -85,7 +85,8 @@ def _sets(units: Units | None, width: int, layer: str) -> list[tuple[int, ...]]:
     if units is None:
         return [(unit,) for unit in range(width)]
     given = units.tolist() if isinstance(units, (Tensor, np.ndarray)) else units
-    needed = "needed units as whole numbers, like [3, 17], or as sets of them, like [[3, 17], [5]]"
+    needed = "needed units as whole numbers, like [3, 17], or as sets of them, like [[3, 17], [5]] or {'quote': [3, 17]}"
+    given = list(given.values()) if isinstance(given, Mapping) else given
     if not isinstance(given, Sequence) or isinstance(given, str) or not len(given):
         raise InputError(f"{needed}, got {given!r}")
     sets = []
@@ -205,8 +206,9 @@ def ablation(
         ``loss(output, rows)`` gives ``(row, time)``, a number for each step, or ``(row,)``, for each sequence: a loss or any other
         measure. `output` is what the model returned for the sequences ``rows (row,)``, a tensor of their numbers in which each may
         come several times: ``targets[rows]`` are theirs.
-    units : sequence of int, or of sequences of int, optional
-        The units, or the sets of units that are held together; each unit by itself if left out.
+    units : sequence of int or of sequences of int, or mapping of str to either, optional
+        The units, or the sets of units that are held together; each unit by itself if left out. A mapping names them:
+        ``{"quote": 17, "depth": [3, 60]}``.
     lengths : Tensor of int or sequence of int ``(batch,)``, optional
         How many steps of each sequence are real. Padding is neither held nor counted.
     by : mapping of str to array ``(batch, time)``, optional
@@ -313,6 +315,7 @@ def ablation(
     return AblationResult(
         layer=layer,
         units=tuple(sets),
+        names=tuple(map(str, units)) if isinstance(units, Mapping) else tuple("+".join(map(str, one)) for one in sets),
         effects=effects,
         by=split,
         order=ranks,

@@ -58,6 +58,8 @@ class AblationResult:
     layer : str
     units : tuple of tuple of int
         The sets that were taken away, one after the other.
+    names : tuple of str
+        Each set by the name that it was given, or its units joined by a plus.
     effects : Effects
         Over all steps.
     by : mapping of str to mapping of str to Effects
@@ -79,6 +81,7 @@ class AblationResult:
 
     layer: str
     units: tuple[tuple[int, ...], ...]
+    names: tuple[str, ...]
     effects: Effects
     by: Mapping[str, Mapping[str, Effects]]
     order: NDArray[np.int64] | None
@@ -93,11 +96,6 @@ class AblationResult:
     resamples: int
     seed: int
     padding: Padding
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Each set in words: its units, joined by a plus."""
-        return tuple("+".join(map(str, one)) for one in self.units)
 
     @property
     def removable(self) -> int | None:

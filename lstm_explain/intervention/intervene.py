@@ -68,7 +68,7 @@ class _Intervener:
         if lengths is None and not cell and not first:
             lengths = torch.full((site.batch,), site.time, device=like.device)
         steps = torch.arange(first, first + site.time, device=like.device)
-        when = self._steps.where(self._key, steps, site.batch, lengths, whole=not cell, open_ended=open_ended)
+        when = self._steps.where(self._key, steps, site.batch, lengths, open_ended=open_ended)
         if lengths is not None:
             when = when & (steps < lengths[:, None])
         changes = []
@@ -167,7 +167,8 @@ def intervene(
         each sequence.
     steps : slice, sequence of int or Tensor of bool ``(batch, time)``, optional
         Which steps, in the order of the input; all if left out. Negative ones count from the end of each sequence. In calls that
-        go on with their state, and for a cell in a loop, steps count on as in a recording: from the beginning of a pass of the model.
+        go on with their state, and for a cell in a loop, steps count on as in a recording: from the beginning of a pass of the model;
+        a mask is of all of them.
     lengths : sequence of int ``(batch,)``, optional
         How many steps of each sequence are real, for padded batches; padding isn't changed. A `PackedSequence` brings its own.
     **signals
@@ -225,6 +226,9 @@ def intervene(
     intervener = _Intervener(layer, path, suffix, edits, chosen, when, lengths, feedback)
     with watched(model, {path: module}, intervener):
         yield
+    # Only now is it known that no further call goes on.
+    if when.mask is not None and suffix and intervener.called and (reached := intervener.reached) < when.mask.shape[1]:
+        raise InputError(f"needed steps of {layer} as a mask {(len(when.mask), reached)}, got {tuple(when.mask.shape)}")
     if not intervener.changed:
         why = "no step or unit of its calls was meant" if intervener.called else "it wasn't called inside the block"
         warnings.warn(f"nothing was changed in {layer}: {why}", UserWarning, stacklevel=3)

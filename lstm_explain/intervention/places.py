@@ -115,15 +115,13 @@ class Steps(NamedTuple):
             return any(bound is not None and bound < 0 for bound in (self.cut.start, self.cut.stop, self.cut.step))
         return self.numbers is not None and bool((self.numbers < 0).any())
 
-    def where(self, layer: str, steps: Tensor, batch: int, lengths: Tensor | None, *, whole: bool, open_ended: bool) -> Tensor:
+    def where(self, layer: str, steps: Tensor, batch: int, lengths: Tensor | None, *, open_ended: bool) -> Tensor:
         """A mask ``(batch or 1, time or 1)`` over some steps ``(time,)`` that are counted from the beginning of the sequences.
 
         Parameters
         ----------
         lengths : Tensor of int ``(batch,)`` or None
             How many steps each sequence has in all, None where that isn't known.
-        whole : bool
-            Whether these are all of the sequences' steps, or all that a mask is for.
         open_ended : bool
             Whether there may be further calls that go on from this one.
 
@@ -134,7 +132,7 @@ class Steps(NamedTuple):
         """
         if self.mask is not None:
             need, time = int(steps[-1]) + 1, self.mask.shape[1]
-            if len(self.mask) != batch or time < need or (whole and time != need):
+            if len(self.mask) != batch or time < need:
                 raise InputError(f"needed steps of {layer} as a mask {(batch, need)}, got {tuple(self.mask.shape)}")
             return self.mask.to(steps.device)[:, steps]
         if self.from_the_end and lengths is None:
@@ -152,9 +150,12 @@ class Steps(NamedTuple):
         return torch.stack([own[length] for length in lengths.tolist()])
 
     def missed(self, reached: int) -> int | None:
-        """The first of the steps by number that hasn't come after so many."""
-        late = [] if self.numbers is None else sorted(number for number in self.numbers.tolist() if number >= reached)
-        return late[0] if late else None
+        """The first of the steps by number, or of a mask, that hasn't come after so many."""
+        if self.mask is not None:
+            late = self.mask.any(0).nonzero()[:, 0].tolist()
+        else:
+            late = [] if self.numbers is None else self.numbers.tolist()
+        return min((step for step in late if step >= reached), default=None)
 
     def __str__(self) -> str:
         return str(self.cut if self.numbers is None else self.numbers.tolist())

@@ -197,3 +197,8 @@ def test_what_never_came_is_said(layer):
     with pytest.warns(UserWarning, match="step 7 of l0 never came: its calls had 5 steps"):
         with lx.intervene(layer, "l0", forget_gate=0.0, steps=[1, 7], feedback=True):
             layer(X)
+    loop, late = Loop(cell_of("torch")), torch.zeros(2, 9, dtype=torch.bool)
+    late[0, [1, 6]] = True
+    with pytest.warns(UserWarning, match="step 6 of cells.0 never came: its calls had 5 steps"):
+        with lx.intervene(loop, "cells.0", hidden_state=0.3, steps=late, feedback=True):
+            loop(X.transpose(0, 1))

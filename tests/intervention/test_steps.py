@@ -52,6 +52,22 @@ def test_a_mask_of_steps_and_one_of_units_meet():
     assert torch.equal(found, when[:, :, None] & which[:, None])
 
 
+def test_a_mask_goes_on_from_call_to_call():
+    layer, x = layer_of("torch", of_layout("batch_first")), torch.randn(3, 6, 2, dtype=torch.float64)
+    when = torch.rand(3, 6, generator=torch.Generator().manual_seed(1)) < 0.5
+    with torch.no_grad(), lx.intervene(layer, "l0", steps=when, cell_state=0.25, feedback=True):
+        whole, _ = layer(x)
+    with torch.no_grad(), lx.intervene(layer, "l0", steps=when, cell_state=0.25, feedback=True):
+        state, parts = None, []
+        for chunk in x.split([2, 1, 3], dim=1):
+            part, state = layer(chunk, state)
+            parts.append(part)
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-12)
+    with pytest.raises(lx.InputError, match=r"needed steps of l0 as a mask \(3, 2\), got \(3, 6\)"):
+        with lx.intervene(layer, "l0", steps=when, cell_state=0.25, feedback=True):
+            layer(x[:, :2])
+
+
 def test_rows_of_one_pass_are_like_passes_of_their_own():
     layer, x = layer_of("torch", of_layout("batch_first")), torch.randn(2, 6, 2, dtype=torch.float64)
     with torch.no_grad():

@@ -80,6 +80,7 @@ def section(study: Study, measured: Measured) -> Section:
         beside, unit = _beside(study, read, found)
     except LstmExplainError as error:
         return nothing("ablation", TITLE, "No unit is held", str(error))
+    medians = _medians(found[0], asked[0])
     pictures = [
         picture for at, one in enumerate(found) for picture in _pictures(one, asked[at], label, f"_{at + 1}" if len(found) > 1 else "")
     ]
@@ -106,10 +107,15 @@ def section(study: Study, measured: Measured) -> Section:
                 "best": asked[0].best,
                 "matched": asked[0].matched,
                 "label": label,
+                "label_none": None if label is not None else "there is no yes-or-no label that could be probed for",
                 "sequences": read.rows,
                 "first_steps": read.steps,
                 "thorough": measured.thorough,
-                "interval_none": "an interval is null where too few groups have such steps",
+                "layers_none": "within, an interval is null where too few groups have such steps",
+                "median_change_of_best": medians[0],
+                "median_change_of_matched": medians[1],
+                "median_change_of_best_none": None if medians[0] is not None else "no label is told, or every unit was held",
+                "median_change_of_matched_none": None if medians[1] is not None else "no label is told, or every unit was held",
                 "predictions": None if beside is None else beside.to_dict() | dict(zip(("layer", "unit", "sequence"), unit, strict=True)),
                 "predictions_none": "the study has no next_tokens or tokens, or no unit's rise is shown" if beside is None else None,
             }
@@ -219,6 +225,12 @@ def _beside(study: Study, read: _Read, found: list[AblationResult]) -> tuple[Pre
     return shown, (result.layer, unit, sequence)
 
 
+def _medians(result: AblationResult, asked: _Asked) -> tuple[float | None, float | None]:
+    """The median change of the units that tell the label best, and of the matched ones; None where they weren't told apart."""
+    n, change = len(asked.best), result.effects.change
+    return (float(np.median(change[:n])), float(np.median(change[n:]))) if n and asked.matched else (None, None)
+
+
 def _finding(result: AblationResult, asked: _Asked, label: str | None) -> str:
     effects = result.effects
     rises = effects.shown & (effects.change > 0)
@@ -231,7 +243,7 @@ def _finding(result: AblationResult, asked: _Asked, label: str | None) -> str:
         count = number(int(rises.sum()))
         return f"Of {number(len(result.units))} units of {result.layer}, {count} are shown to raise the loss when held; {largest}."
     n, words, matched = len(asked.best), label.replace("_", " "), number(len(asked.matched))
-    first, second = (f"{np.median(part):+.4f}" for part in (effects.change[:n], effects.change[n:]))
+    first, second = (f"{median:+.4f}" for median in _medians(result, asked))
     return (
         f"Held at what they were in another sequence, {number(int(rises[:n].sum()))} of {number(n)} units of {result.layer} that tell "
         f"“{words}” best are shown to raise the loss, and {number(int(rises[n:].sum()))} of {matched} that are as active "

@@ -70,7 +70,7 @@ def test_it_has_one_main_one_heading_and_sections_that_can_be_linked(page):
     elements = Elements(page)
     assert len(elements.all("main")) == len(elements.all("h1")) == 1
     names = [section["id"] for section in elements.all("section")]
-    assert names == ["overview", "unit_text", "attribution", "probing", "saturation", "timescale", "again"]
+    assert names == ["overview", "unit_text", "attribution", "probing", "ablation", "saturation", "timescale", "again"]
     assert {link["href"] for link in elements.all("a")} == {f"#{name}" for name in names if name != "overview"} | {"#overview"}
 
 
@@ -79,7 +79,7 @@ def test_every_number_of_a_finding_stands_in_the_sidecar(sidecar):
         rest = json.dumps({key: value for key, value in section.items() if key != "finding"})
         numbers = [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?", rest)]
         shown = re.sub(r"\(2015\)|\bl\d\b|∂c_t/∂c_\(t-1\)", "", section["finding"].replace(HOSTILE, ""))
-        for text, percent in re.findall(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?)\s?(%)?", shown):
+        for text, percent in re.findall(r"(?<![\w.])([-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?)\s?(%)?", shown):
             value = float(text.replace(",", "")) / (100 if percent else 1)
             digits = 10 ** -len(text.partition(".")[2]) / (100 if percent else 1)
             slack = max(0.51 * digits, 0.05 * value if "e" in text else 0.0)

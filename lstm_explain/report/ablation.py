@@ -81,6 +81,11 @@ def section(study: Study, measured: Measured) -> Section:
     except LstmExplainError as error:
         return nothing("ablation", TITLE, "No unit is held", str(error))
     medians = _medians(found[0], asked[0])
+    no_predictions = (
+        "the study doesn't say what its output predicts (next_tokens=)"
+        if study.next_tokens is None
+        else "the study has no tokens, or no unit's rise is shown"
+    )
     pictures = [
         picture for at, one in enumerate(found) for picture in _pictures(one, asked[at], label, f"_{at + 1}" if len(found) > 1 else "")
     ]
@@ -98,8 +103,7 @@ def section(study: Study, measured: Measured) -> Section:
         not_shown=(
             "What isn't shown may still be so: the intervals are as wide as the groups are few. An effect is that of the unit in a network "
             "that has all the others, some of which may stand in for it; and a change of the loss says that something needs the unit, not "
-            "that it is the label that is needed."
-            + ("" if beside is not None else " Predictions aren't shown: the study doesn't say what its output predicts (next_tokens=).")
+            "that it is the label that is needed." + ("" if beside is not None else f" Predictions aren't shown: {no_predictions}.")
         ),
         numbers=jsonable(
             {
@@ -117,7 +121,7 @@ def section(study: Study, measured: Measured) -> Section:
                 "median_change_of_best_none": None if medians[0] is not None else "no label is told, or every unit was held",
                 "median_change_of_matched_none": None if medians[1] is not None else "no label is told, or every unit was held",
                 "predictions": None if beside is None else beside.to_dict() | dict(zip(("layer", "unit", "sequence"), unit, strict=True)),
-                "predictions_none": "the study has no next_tokens or tokens, or no unit's rise is shown" if beside is None else None,
+                "predictions_none": no_predictions if beside is None else None,
             }
         ),
     )

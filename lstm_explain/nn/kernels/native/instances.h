@@ -1,5 +1,6 @@
 /* The kernels in float and in double, for one instruction set: the file that includes this says which (LX_ISA, LX_BYTES). */
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -24,6 +25,7 @@
 #include "check.h"
 #include "named.h"
 #include "replay.h"
+#include "tally.h"
 #include "product.h"
 #include "forward.h"
 #include "plain.h"
@@ -62,6 +64,7 @@
 #include "check.h"
 #include "named.h"
 #include "replay.h"
+#include "tally.h"
 #include "product.h"
 #include "forward.h"
 #include "plain.h"
@@ -83,4 +86,5 @@ const lx_kernels LX_TABLE(LX_ISA) = {
     .lstm_check = {CAT3(lstm_check, f32, LX_ISA), CAT3(lstm_check, f64, LX_ISA)},
     .lstm_named = {CAT3(lstm_named, f32, LX_ISA), CAT3(lstm_named, f64, LX_ISA)},
     .gru_replay = {CAT3(gru_replay, f32, LX_ISA), CAT3(gru_replay, f64, LX_ISA)},
+    .tally = {CAT3(tally, f32, LX_ISA), CAT3(tally, f64, LX_ISA)},
 };

@@ -5,6 +5,8 @@
 #ifndef LX_LIBRARY_H
 #define LX_LIBRARY_H
 
+#include <stdint.h>
+
 /* How the rows of a call lie: `steps` sizes, the first of which is the batch; `units` values in each signal's row. */
 typedef struct {
   const long *sizes;
@@ -65,6 +67,22 @@ typedef struct {
   const void *first_step; /* (batch,) of 64 bits */
   long time;              /* how many steps there are in all */
 } lx_lstm_named;
+
+/* Counts and sums of one signal over the steps that are valid. The layout is one row of the units, since threads share these; results are added to. */
+typedef struct {
+  lx_layout layout;
+  lx_signal signal, valid;
+  long batch, time;
+  const void *low, *high; /* thresholds, no more than four of each, and */
+  long thresholds;
+  const void *edges; /* (bins + 1,) of equal bins; null where nobody asks */
+  long bins;
+  int64_t *nonfinite, *below, *above; /* (units,), (thresholds, units) */
+  double *sum, *squares;              /* (units,), of what is finite */
+  double *mantissa;                   /* (units,): of the product of all values, times 2 to the power of */
+  int64_t *exponent;                  /* both null where nobody asks */
+  int64_t *histogram;                 /* (units / 16 rounded up, bins) */
+} lx_tally;
 
 /* Gates come as what the input and what the state before gave, each with its bias, and stay as r, z, n in `input`. */
 typedef struct {
@@ -177,6 +195,7 @@ typedef struct {
   void (*lstm_check[2])(const lx_lstm_check *, const lx_part *, lx_found *);
   void (*lstm_named[2])(const lx_lstm_named *, const lx_part *, lx_found *);
   void (*gru_replay[2])(const lx_gru_replay *, const lx_part *, lx_found *);
+  void (*tally[2])(const lx_tally *, const lx_part *, lx_found *);
 } lx_kernels;
 
 extern const lx_kernels lx_kernels_baseline;

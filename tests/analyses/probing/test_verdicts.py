@@ -46,6 +46,14 @@ def test_the_best_unit_is_chosen_by_ranks_and_turned_by_its_slope():
     assert probed.unit_score.value > 0.9
 
 
+def test_the_best_unit_is_a_cell_although_a_hidden_state_tells_more():
+    rng = np.random.default_rng(0)
+    cells, hidden = slow_waves(rng, 10, 30, 3), slow_waves(rng, 10, 30, 3)
+    found = lx.probe(planted(cells, hidden), hidden[:, :, 1] > 0, resamples=5, permutations=5).labels["label"]
+    assert found.best == "l0 hidden_state" and found.best_unit()[0] == "l0 cell_state"
+    assert found.best_unit("hidden_state")[1].units == (1,) * 5
+
+
 def test_what_only_a_long_memory_knows_is_shown_and_far_from_the_mark_the_window_is_at_chance():
     symbols, label, marks = marked_sequences()
     found = probed_marks(events={"y": marks}).labels["y"]

@@ -15,3 +15,7 @@ settings.register_profile("default", deadline=None, derandomize=True, database=N
 settings.register_profile("nightly", deadline=None, derandomize=False, database=None, max_examples=1000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)

@@ -51,7 +51,11 @@ def stock():
 
 
 def bare():
-    return lx.Study(nn.LSTM(2, 3, batch_first=True), torch.randn(2, 6, 2, generator=torch.Generator().manual_seed(0)))
+    return drawn(seed=0)
+
+
+def drawn(seed=0):
+    return lx.Study(nn.LSTM(2, 3, batch_first=True), torch.randn(2, 6, 2, generator=torch.Generator().manual_seed(seed)))
 
 
 def gru():

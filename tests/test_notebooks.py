@@ -16,6 +16,7 @@ def test_it_is_stored_without_output(path):
 
 
 # The kernel's own machinery warns about things that aren't ours.
+@pytest.mark.long
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs_and_its_pictures_show(path):

@@ -26,7 +26,7 @@ def test_the_first_two_shell_blocks_are_one_line_each_and_use_the_constraints():
     for block in (first, second):
         # Not editable, the package in the folder would be run in place of the installed one, without its compiled kernels.
         assert block.count("\n") == 1 and "-c constraints.txt -e '.[" in block
-    assert first.rstrip().endswith("-m lstm_explain.report") and second.rstrip().endswith("-m pytest -q -n auto --dist loadfile")
+    assert first.rstrip().endswith("-m lstm_explain.report") and second.rstrip().endswith("-m pytest -q -n auto --dist worksteal")
 
 
 def test_the_report_command_takes_a_study_of_the_readers_own(tmp_path, monkeypatch, capsys):

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from lstm_explain.analyses.probing.probe import MAJORITY, UNTRAINED, WINDOW, LabelProbing, ProbingResult
+from lstm_explain.analyses.probing.result import MAJORITY, UNTRAINED, WINDOW, LabelProbing, ProbingResult
 from lstm_explain.analyses.probing.unit_scores import UnitScoresResult
 from lstm_explain.errors import InputError
 from lstm_explain.plots._dispatch import chosen, draw, layers_of

@@ -31,6 +31,8 @@ def _svg(picture: Picture) -> bytes:
     buffer = BytesIO()
     with matplotlib.style.context(STYLE):
         picture.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    # Where everything stands is found once, not again for each kind of file, which takes as long as drawing it.
+    picture.figure.set_layout_engine("none")
     return buffer.getvalue()
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from lstm_explain.analyses.probing.probe import MAJORITY, UNTRAINED, WINDOW, LabelProbing, Probed
+from lstm_explain.analyses.probing.result import MAJORITY, UNTRAINED, WINDOW, LabelProbing, Probed
 from lstm_explain.display import number
 from lstm_explain.plots import panels, plot
 from lstm_explain.report.measure import Measured

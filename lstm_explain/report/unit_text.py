@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lstm_explain.analyses.probing.probe import UNTRAINED
+from lstm_explain.analyses.probing.result import UNTRAINED
 from lstm_explain.analyses.unit_text import unit_text
 from lstm_explain.display import jsonable, number
 from lstm_explain.plots import panels, plot

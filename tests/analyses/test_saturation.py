@@ -1,6 +1,7 @@
 """Gate saturation, on gates that are known."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,6 +33,15 @@ def test_shares_are_those_of_the_planted_gate_values():
         assert layer.mean[gate, 0] == pytest.approx(values.mean(), abs=1e-12)
     np.testing.assert_array_equal(layer.histogram[0], np.histogram(values, result.edges)[0])
     assert layer.steps == 10
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_gate_that_stands_at_a_threshold_is_not_beyond_it(dtype):
+    trajectory = recorded(gates_by_input(), torch.zeros(1, 4, 1, dtype=torch.float64))["l0"]
+    at = torch.tensor([0.05, 0.1, 0.9, 0.95], dtype=dtype).view(1, 4, 1)
+    layer = lx.saturation({"l0": replace(trajectory, signals={name: at for name in trajectory.signals})}).layers["l0"]
+    # Below 0.1 and 0.05, above 0.9 and 0.95.
+    assert layer.left[1, :, 0].tolist() == [0.25, 0] and layer.right[1, :, 0].tolist() == [0.25, 0]
 
 
 def test_the_counter_keeps_all_its_gates_open():

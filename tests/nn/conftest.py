@@ -1,13 +1,16 @@
-"""Who computes: the compiled kernels, where there are any, and operations of PyTorch."""
+"""Who computes: the compiled kernels, where there are any, and operations of PyTorch; where a run has one of them, that one."""
+
+import os
 
 import pytest
 
 from lstm_explain.nn.kernels import native
 
+FORCED = os.environ.get("LSTM_EXPLAIN_BACKEND")
 
-@pytest.fixture(params=["native", "torch"])
+
+@pytest.fixture(params=[FORCED] if FORCED else ["native", "torch"])
 def backend(request, monkeypatch):
-    monkeypatch.delenv("LSTM_EXPLAIN_BACKEND", raising=False)
     if request.param == "native" and native.backend().name == "torch":
         pytest.skip(native.backend().why)
     monkeypatch.setenv("LSTM_EXPLAIN_BACKEND", request.param)

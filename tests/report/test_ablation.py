@@ -1,7 +1,6 @@
 """The section on ablation: a speller whose memory is one known cell, and what is said where nothing can be held."""
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,9 +12,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 import lstm_explain as lx
 from lstm_explain.report import ablation
-from lstm_explain.report.command import main
 
-STUDIES = Path(__file__).parents[1] / "small_study.py"
 TOKENS = ("a", "b", ".")
 
 
@@ -101,10 +98,8 @@ def test_long_studies_are_read_from_their_beginning_evenly_spaced():
 
 
 @pytest.fixture(scope="module")
-def thorough(tmp_path_factory):
-    out = tmp_path_factory.mktemp("reports")
-    assert main(["--study", f"{STUDIES}:unlabelled", "--out", str(out), "--quiet", "--thorough"]) == 0
-    return out / "small_study-001"
+def thorough(report_of):
+    return report_of("unlabelled", "--thorough").place
 
 
 def test_thorough_holds_every_unit_of_every_layer(thorough):

@@ -1,23 +1,17 @@
 """The page in a real browser: no errors, no requests, readable on a phone and in the dark."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 
-from lstm_explain.report.command import main
-
-STUDIES = Path(__file__).parents[1] / "small_study.py"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the path (Debian: apt-get install chromium)")
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    out = tmp_path_factory.mktemp("reports")
-    assert main(["--study", f"{STUDIES}:make", "--out", str(out), "--quiet"]) == 0
-    return (out / "small_study-001" / "index.html").as_uri()
+def address(report_of):
+    return (report_of("make").place / "index.html").as_uri()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The report on the bundled network: what it claims holds, on the text of the interpreter that runs this."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,14 @@ from lstm_explain.report.command import main
 from lstm_explain.studies import python_source
 from lstm_explain.studies.python_source import corpus
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
+    """The report, which takes a minute; where one has just been made by the same code, as in .ci/run, that one."""
+    if made := os.environ.get("LSTM_EXPLAIN_REPORT"):
+        return Path(made)
     out = tmp_path_factory.mktemp("reports")
     assert main(["--out", str(out), "--quiet"]) == 0
     return out / "python_source-001"
@@ -146,6 +152,9 @@ def test_weights_that_cannot_be_used_are_one_line(tmp_path, weights, kind, messa
 
 def test_without_the_librarys_sources_the_packages_own_text_is_read(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(corpus, "library_root", lambda: tmp_path)
+    # A few short pieces, since a whole report says of the text no more than this one.
+    monkeypatch.setattr(python_source, "PIECES", 4)
+    monkeypatch.setattr(python_source, "LENGTH", 256)
     corpus.load.cache_clear()
     try:
         assert main(["--out", str(tmp_path / "reports"), "--quiet"]) == 0

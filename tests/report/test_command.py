@@ -1,6 +1,5 @@
 """The command: what it prints, how it ends, and what it leaves behind."""
 
-import json
 import os
 import resource
 import signal
@@ -33,11 +32,11 @@ def command(*arguments, **options):
     )
 
 
-def test_it_writes_a_report_and_prints_its_path(run, tmp_path):
-    code, out, err = run("make")
-    assert (code, err) == (0, "")
-    page = Path(out.strip())
-    assert page == tmp_path / "reports" / "small_study-001" / "index.html"
+def test_it_writes_a_report_and_prints_its_path(report_of):
+    reported = report_of("make")
+    assert (reported.code, reported.err) == (0, "")
+    page = Path(reported.out.strip())
+    assert page == reported.place / "index.html"
     names = {path.name for path in page.parent.rglob("*") if path.is_file()}
     figures = {
         "saturation_scatter",
@@ -65,19 +64,23 @@ def _umask():
 def test_it_never_overwrites(run, tmp_path):
     run("bare")
     before = (tmp_path / "reports" / "small_study-001" / "index.html").read_bytes()
-    code, out, _ = run("make")
+    code, out, _ = run("nan_inputs")
     assert code == 0 and "small_study-002" in out
     assert (tmp_path / "reports" / "small_study-001" / "index.html").read_bytes() == before
 
 
-def test_the_same_seed_gives_the_same_bytes(run, tmp_path):
-    for out in ("one", "two"):
-        assert run("make", out=tmp_path / out)[0] == 0
-    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
+def test_the_same_seed_gives_the_same_bytes(run, report_of):
+    first, second = report_of("make").place, Path(run("make")[1].strip()).parent
+    files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
+    assert files and first != second
     for name in files:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
-    assert run("make", "--seed", "1", out=tmp_path / "three")[0] == 0
-    assert (tmp_path / "three/small_study-001/report.json").read_bytes() != (tmp_path / "one/small_study-001/report.json").read_bytes()
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def test_another_seed_gives_other_numbers(report_of):
+    first, second = (report_of("drawn", "--seed", seed).sidecar for seed in ("0", "1"))
+    assert first["inputs"]["sha256"] != second["inputs"]["sha256"]
+    assert first["sections"]["saturation"] != second["sections"]["saturation"]
 
 
 def test_verbose_says_how_long_each_part_took(run):
@@ -86,17 +89,15 @@ def test_verbose_says_how_long_each_part_took(run):
 
 
 @pytest.mark.parametrize("study", ["stock", "bare", "constant_label", "nan_inputs"])
-def test_studies_with_less_in_them_still_get_a_report(run, tmp_path, study):
-    code, out, err = run(study)
-    assert (code, err) == (0, "")
-    json.loads((Path(out.strip()).parent / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+def test_studies_with_less_in_them_still_get_a_report(report_of, study):
+    reported = report_of(study)
+    assert (reported.code, reported.err) == (0, "") and reported.sidecar and reported.page
 
 
-def test_padding_that_nobody_spoke_of_is_marked_unknown(run):
-    page = Path(run("bare")[1].strip())
-    report = json.loads((page.parent / "report.json").read_text(encoding="utf-8"))
-    assert report["sections"]["overview"]["coverage"]["padding"] == report["sections"]["saturation"]["padding"] == "unknown"
-    assert "which steps are padding is unknown" in page.read_text(encoding="utf-8")
+def test_padding_that_nobody_spoke_of_is_marked_unknown(report_of):
+    sections = report_of("bare").sections
+    assert sections["overview"]["coverage"]["padding"] == sections["saturation"]["padding"] == "unknown"
+    assert "which steps are padding is unknown" in report_of("bare").page
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     def full():
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 
-    ended = command("--study", f"{STUDIES}:make", "--out", tmp_path / "r", "--quiet", preexec_fn=full)
+    ended = command("--study", f"{STUDIES}:bare", "--out", tmp_path / "r", "--quiet", preexec_fn=full)
     assert ended.returncode == 4 and ended.stderr.count("\n") == 1 and "can't write to" in ended.stderr
     assert list((tmp_path / "r").iterdir()) == []
 
@@ -182,6 +183,8 @@ def test_an_interruption_ends_with_130_and_leaves_nothing(tmp_path, sent):
         [sys.executable, "-m", "lstm_explain.report", "--study", f"{STUDIES}:slow", "--out", str(out), "--quiet"],
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background jobs ignore the first, and so would all that they start.
+        preexec_fn=lambda: signal.signal(sent, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not (out.exists() and list(out.iterdir())) and time.monotonic() < deadline:
@@ -204,12 +207,6 @@ def test_something_unexpected_ends_with_70(run, tmp_path, monkeypatch):
     assert list((tmp_path / "reports").iterdir()) == []
 
 
-def sections(run, study):
-    code, out, err = run(study)
-    assert (code, err) == (0, "")
-    return json.loads((Path(out.strip()).parent / "report.json").read_text(encoding="utf-8"))["sections"]
-
-
 @pytest.mark.parametrize(
     "study, section, finding",
     [
@@ -225,28 +222,26 @@ def sections(run, study):
         ("detached", "attribution", "No output is explained: needed a gradient from the output to the inputs, got none"),
     ],
 )
-def test_what_can_not_be_asked_says_why_and_the_rest_stands(run, study, section, finding):
-    found = sections(run, study)
+def test_what_can_not_be_asked_says_why_and_the_rest_stands(report_of, study, section, finding):
+    reported = report_of(study)
+    found = reported.sections
+    assert (reported.code, reported.err) == (0, "")
     assert found[section]["finding"].startswith(finding)
     assert found["saturation"]["units_saturated_more_than_half"]["of"] > 0
 
 
-def test_a_label_that_can_not_be_fitted_leaves_the_others(run):
-    found = sections(run, "rare_label")["probing"]
+def test_a_label_that_can_not_be_fitted_leaves_the_others(report_of):
+    found = report_of("rare_label").sections["probing"]
     assert set(found["labels"]) == {"even"} and "one" in found["missing"]["once"]
 
 
-def test_a_target_is_explained_in_the_first_sequences(run):
-    places = sections(run, "target")["attribution"]["places"]
+def test_a_target_is_explained_in_the_first_sequences(report_of):
+    places = report_of("target").sections["attribution"]["places"]
     assert [(place["sequence"], place["target"]) for place in places] == [(0, [-1, 2]), (1, [-1, 2]), (2, [-1, 2])]
 
 
-def test_a_bad_mplbackend_in_the_environment_does_not_matter(tmp_path):
-    ended = command("--study", f"{STUDIES}:bare", "--out", tmp_path, env=os.environ | {"MPLBACKEND": "no-such-backend"})
-    assert ended.returncode == 0, ended.stderr
-
-
-def test_a_study_is_found_as_a_module_too(tmp_path):
-    ended = command("--study", "small_study:bare", "--out", tmp_path, cwd=STUDIES.parent)
+def test_a_study_is_found_as_a_module_too_and_a_bad_mplbackend_in_the_environment_does_not_matter(tmp_path):
+    environment = os.environ | {"MPLBACKEND": "no-such-backend"}
+    ended = command("--study", "small_study:bare", "--out", tmp_path, cwd=STUDIES.parent, env=environment)
     assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "small_study-001" / "index.html").exists()

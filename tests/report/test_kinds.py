@@ -1,20 +1,11 @@
 """A report on networks that aren't LSTMs: what their gates are called, and what can't be asked of a network without gates."""
 
-import json
-from pathlib import Path
-
 import pytest
-
-from lstm_explain.report.command import main
-
-STUDIES = Path(__file__).parents[1] / "small_study.py"
 
 
 @pytest.fixture(scope="module", params=["gru", "rnn"])
-def reported(request, tmp_path_factory):
-    out = tmp_path_factory.mktemp("reports")
-    assert main(["--study", f"{STUDIES}:{request.param}", "--out", str(out), "--quiet"]) == 0
-    return request.param, json.loads((out / "small_study-001" / "report.json").read_text(encoding="utf-8"))["sections"]
+def reported(request, report_of):
+    return request.param, report_of(request.param).sections
 
 
 def test_every_layer_is_recorded_and_certified(reported):

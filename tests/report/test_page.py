@@ -3,21 +3,14 @@
 import json
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from small_study import HOSTILE
 
-from lstm_explain.report.command import main
-
-STUDIES = Path(__file__).parents[1] / "small_study.py"
-
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    out = tmp_path_factory.mktemp("reports")
-    assert main(["--study", f"{STUDIES}:make", "--out", str(out), "--quiet"]) == 0
-    return out / "small_study-001"
+def report(report_of):
+    return report_of("make").place
 
 
 class Elements(HTMLParser):
@@ -34,13 +27,13 @@ class Elements(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page(report):
-    return (report / "index.html").read_text(encoding="utf-8")
+def page(report_of):
+    return report_of("make").page
 
 
 @pytest.fixture(scope="module")
-def sidecar(report):
-    return json.loads((report / "report.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+def sidecar(report_of):
+    return report_of("make").sidecar
 
 
 def test_the_page_asks_nobody_for_anything(page):

@@ -1,8 +1,7 @@
 """`probe`: does a layer's state tell this label, beyond what an untrained network and the last few inputs tell of it?"""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,203 +11,16 @@ from torch import Tensor
 
 from lstm_explain.accumulators import Gram
 from lstm_explain.analyses.probing import fits
-from lstm_explain.analyses.probing.labels import Given, Kind, Truth, changes, read, resolve, steps_since
+from lstm_explain.analyses.probing.labels import Given, Truth, changes, read, resolve, steps_since
+from lstm_explain.analyses.probing.result import MAJORITY, UNTRAINED, WINDOW, LabelProbing, Probed, ProbingResult, Verdict, memories, rank
 from lstm_explain.analyses.probing.scores import METRICS, Interval, Score, draws, interval, score
 from lstm_explain.analyses.probing.unit_scores import Moved, Null, UnitScoresResult, null_for, scores_of
-from lstm_explain.display import jsonable, table
 from lstm_explain.errors import InputError
 from lstm_explain.recording.recording import Recording
 from lstm_explain.trajectory import Padding, Trajectory, together
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 STATES: tuple[Literal["cell_state", "hidden_state"], ...] = ("cell_state", "hidden_state")
-UNTRAINED, WINDOW, MAJORITY = "untrained", "window", "majority"
 ALPHA = 0.05
-
-Verdict = Literal["shown", "not shown", "not controlled"]
-
-
-class Probed(NamedTuple):
-    """One probe's score: on all held-out steps, on those far from the deciding event, and of its best single unit.
-
-    ``units`` says which unit each fold's others chose; the score is of these, each on the fold that didn't choose it.
-    """
-
-    score: Interval
-    long_range: Interval
-    unit_score: Interval
-    units: tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class LabelProbing:
-    """One label.
-
-    Attributes
-    ----------
-    kind : {"binary", "categorical", "continuous"}
-    metric : str
-        AUC, balanced accuracy or R², all on steps of groups that the probe hasn't seen.
-    classes : tuple of str
-    steps, long_range_steps : int
-        Steps that were scored, and those of them that lie more than `ProbingResult.window` steps after the deciding event.
-    mean : float
-        The share of yes, or the mean of a number; NaN for categories.
-    probes : mapping of str to Probed
-        By layer and state: ``"lstm.l1 cell_state"``.
-    controls : mapping of str to Probed
-        ``"majority"``; ``"window"``; ``"untrained lstm.l1 cell_state"`` and so on.
-    best : str
-        The key of the best of `probes`; the untrained network's best one is its control.
-    above : mapping of str to Interval
-        How far the best probe is above each control, on the same bootstrap samples of groups; long-range likewise in `above_long_range`.
-    p_value : float
-        Of the best probe's score: held-out predictions against labels that are moved, the best of all probes in each draw.
-    null : str
-        How they are moved.
-    verdict, verdict_long_range : {"shown", "not shown", "not controlled"}
-        *Shown* if the interval lies above every control's and the p-value is at most 5 %; *not shown* isn't "not so". *Not controlled*
-        without an untrained network and a window.
-    units : UnitScoresResult
-        All cells of all layers by themselves (hidden units where there are no cells), in the order of `ProbingResult.cells`.
-    unconverged : int
-        Fits that had not converged.
-    """
-
-    kind: Kind
-    metric: str
-    classes: tuple[str, ...]
-    steps: int
-    long_range_steps: int
-    mean: float
-    probes: Mapping[str, Probed]
-    controls: Mapping[str, Probed]
-    best: str
-    above: Mapping[str, Interval]
-    above_long_range: Mapping[str, Interval]
-    p_value: float
-    null: str
-    verdict: Verdict
-    verdict_long_range: Verdict
-    units: UnitScoresResult
-    unconverged: int
-
-    def best_unit(self, signal: str | None = None) -> tuple[str, Probed]:
-        """The layer and state whose best single unit scores highest, among those of a signal or the states that remember."""
-        names = memories(self.probes) if signal is None else [name for name in self.probes if name.endswith(f" {signal}")]
-        name = max(names, key=lambda name: _rank(self.probes[name].unit_score))
-        return name, self.probes[name]
-
-    def best_untrained_unit(self) -> float:
-        """The same of the untrained network: the score of its best unit; NaN without one."""
-        names = memories(name for name in self.controls if name.startswith(f"{UNTRAINED} "))
-        return max((self.controls[name].unit_score.value for name in names), default=float("nan"))
-
-    def best_control(self, of: str) -> tuple[str, Probed] | None:
-        """The best of a control's probes (``"untrained"`` has one for each layer and state), or None without that control."""
-        names = [name for name in self.controls if name.split(" ")[0] == of]
-        best = max(names, key=lambda name: _rank(self.controls[name].score), default=None)
-        return None if best is None else (best, self.controls[best])
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class ProbingResult:
-    """What linear probes found, label by label.
-
-    Attributes
-    ----------
-    labels : mapping of str to LabelProbing
-    cells : tuple of (layer, unit)
-        The unit axis of each label's `units`: cell states, or hidden states of a layer without cells.
-    groups, folds : int
-    stride : int
-        Every so many steps of a sequence were kept for classification and scores; ridge fits use all of them.
-    window : int
-        Steps of input that the window control sees.
-    resamples : int
-    padding : {"none", "known", "unknown"}
-    fold_of : mapping
-        The fold that each group is in.
-    """
-
-    labels: Mapping[str, LabelProbing]
-    cells: tuple[tuple[str, int], ...]
-    groups: int
-    folds: int
-    stride: int
-    window: int
-    resamples: int
-    padding: Padding
-    fold_of: Mapping[Any, int]
-
-    def __repr__(self) -> str:
-        parts = [
-            f"{name}: {found.metric} {found.probes[found.best].score.value:.2f}, {found.verdict}" for name, found in self.labels.items()
-        ]
-        return f"<Probing by {self.groups} groups in {self.folds} folds: {'; '.join(parts)}; padding {self.padding}>"
-
-    def _repr_html_(self) -> str:
-        header = ("label", "score", "best probe", "95 %", "majority", "untrained", "window", "best cell", "long range", "p", "verdict")
-        rows = []
-        for name, found in self.labels.items():
-            best, controls = found.probes[found.best], [found.best_control(of) for of in (MAJORITY, UNTRAINED, WINDOW)]
-            rows.append(
-                (
-                    name,
-                    found.metric,
-                    f"{best.score.value:.3f} ({found.best})",
-                    f"{best.score.low:.3f} to {best.score.high:.3f}",
-                    *("–" if control is None else f"{control[1].score.value:.3f}" for control in controls),
-                    f"{found.best_unit()[1].unit_score.value:.3f}",
-                    "–" if np.isnan(best.long_range.value) else f"{best.long_range.value:.3f}, {found.verdict_long_range}",
-                    f"{found.p_value:.3g}",
-                    found.verdict,
-                )
-            )
-        return table(f"Linear probes on {self.groups} groups in {self.folds} folds; padding {self.padding}", header, rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain lists and numbers; None where a value isn't finite."""
-        whole = {name: getattr(self, name) for name in ("cells", "groups", "folds", "stride", "window", "resamples", "padding")}
-        return dict(jsonable(whole | {"labels": {name: _plain(found) for name, found in self.labels.items()}}))
-
-    def to_frame(self) -> "DataFrame":
-        """A pandas frame, one row for each label and probe or control. Needs pandas."""
-        from pandas import DataFrame
-
-        rows = [
-            (name, found.metric, source, *probed.score, *probed.long_range, *probed.unit_score)
-            for name, found in self.labels.items()
-            for source, probed in (found.probes | found.controls).items()  # type: ignore[operator]
-        ]
-        spans = [f"{what}{end}" for what in ("score", "long_range", "unit_score") for end in ("", "_low", "_high")]
-        return DataFrame(rows, columns=["label", "metric", "source", *spans])
-
-
-def memories(sources: Iterable[str]) -> list[str]:
-    """Of layers and states, ``"lstm.l1 cell_state"``, those that remember: the cell state, or the hidden state of a layer without cells."""
-    names = list(sources)
-    cells = {name.removesuffix(" cell_state") for name in names if name.endswith(" cell_state")}
-    return [name for name in names if name.rsplit(" ", 1)[0] not in cells or name.endswith(" cell_state")]
-
-
-def _plain(found: LabelProbing) -> dict[str, Any]:
-    """Fields by name, named tuples as mappings."""
-
-    def named(value: Any) -> Any:
-        if isinstance(value, Interval) and np.isnan(value.value):
-            return None
-        if hasattr(value, "_asdict"):
-            return {name: named(item) for name, item in value._asdict().items()}
-        return {key: named(item) for key, item in value.items()} if isinstance(value, Mapping) else value
-
-    return {name: value.to_dict() if isinstance(value, UnitScoresResult) else named(value) for name, value in vars(found).items()}
-
-
-def _rank(found: Interval) -> float:
-    return -np.inf if np.isnan(found.value) else found.value
 
 
 class _Table:
@@ -504,14 +316,14 @@ class Probing:
         }
         controls = {source: one for source, one in probed.items() if source.split(" ")[0] in (UNTRAINED, WINDOW, MAJORITY)}
         probes = {source: one for source, one in probed.items() if source not in controls}
-        best = max(probes, key=lambda source: _rank(probes[source].score))
+        best = max(probes, key=lambda source: rank(probes[source].score))
         against = {}
         for control in (MAJORITY, UNTRAINED, WINDOW):
             own = [source for source in controls if source.split(" ")[0] == control]
             if own:
-                against[control] = max(own, key=lambda source: _rank(controls[source].score))
+                against[control] = max(own, key=lambda source: rank(controls[source].score))
         against_far = {
-            control: max((one for one in controls if one.split(" ")[0] == control), key=lambda one: _rank(controls[one].long_range))
+            control: max((one for one in controls if one.split(" ")[0] == control), key=lambda one: rank(controls[one].long_range))
             for control in against
         }
         above, above_far = (

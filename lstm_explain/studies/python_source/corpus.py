@@ -89,8 +89,7 @@ def split_of(path: str) -> Split:
 
 def _read(root: Path) -> list[SourceFile]:
     files = []
-    for path in sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).as_posix()):
-        name = path.relative_to(root).as_posix()
+    for name, path in sorted((path.relative_to(root).as_posix(), path) for path in root.rglob("*.py")):
         if _GENERATED.search(name) or _TESTS & set(name.split("/")[:-1]):
             continue
         try:
@@ -121,7 +120,8 @@ def shared_with(text: str, known: NDArray[np.uint64]) -> float:
     """The share of a text's 64-character windows that `known` (sorted, from `windows`) has too."""
     if len(text) < WINDOW or len(known) == 0:
         return 0.0
-    found = windows(encode(text))
+    # Sorted, since neighbours are then looked for in the same place.
+    found = np.sort(windows(encode(text)))
     at = np.searchsorted(known, found)
     return float(np.mean(known[np.minimum(at, len(known) - 1)] == found))
 

@@ -7,19 +7,11 @@ import pytest
 from scipy.signal import lfilter
 from scipy.stats import false_discovery_control, pearsonr, rankdata
 from sklearn.metrics import roc_auc_score
-from threadpoolctl import threadpool_limits
 
 import lstm_explain as lx
 from lstm_explain.analyses.probing.unit_scores import Moved
 
 KINDS = ("binary", "continuous", "categorical")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Several only wait for each other on matrices this small."""
-    with threadpool_limits(1):
-        yield
 
 
 def slow_waves(rng, steps, units):

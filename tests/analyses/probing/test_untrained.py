@@ -123,3 +123,15 @@ def test_a_model_that_was_never_trained_has_its_twin_whatever_their_seeds():
     model = torch.nn.LSTM(2, 3)
     assert not torch.equal(lx.untrained(model, seed=1).weight_ih_l0, model.weight_ih_l0)
     assert torch.equal(lx.untrained(model, seed=0).weight_ih_l0, model.weight_ih_l0)
+
+
+class Scaled(nn.Linear):
+    def __init__(self):
+        super().__init__(2, 2)
+        self.scale = nn.Parameter(torch.tensor([3.0, 2.0]))
+
+
+@pytest.mark.parametrize("make", [Scaled, lambda: nn.utils.spectral_norm(nn.Linear(2, 2))], ids=["subclass", "spectral_norm"])
+def test_what_the_bases_reset_parameters_does_not_reach_stays_trained(make):
+    with pytest.raises(lx.InputError, match="would stay trained"):
+        lx.untrained(make())

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lstm_explain.analyses.attribution.joined import Joined
 from lstm_explain.errors import InputError, as_input_error
 from lstm_explain.recording.stand_in import replaced
 
@@ -58,7 +59,9 @@ class Explained:
         output: Callable[[Any], Tensor] | None,
         targets: list[Wanted],
         lengths: Tensor | None,
+        joined: Joined | None = None,
     ) -> None:
+        self._joined = joined
         self._model, self._inputs, self._embedding, self._output = model, inputs, embedding, output
         given = () if args is None else tuple(args) if isinstance(args, (tuple, list)) else (args,)
         self._args = tuple(arg.clone() if isinstance(arg, Tensor) and arg.is_inference() else arg for arg in given)
@@ -67,7 +70,7 @@ class Explained:
         self.index: dict[int, tuple[int, ...]] = {}
 
     def __call__(self, points: Tensor, rows: Tensor) -> Tensor:
-        """Points ``(n, time[, feature])``, each of the example that `rows` says, to ``(n,)``.
+        """Points ``(n, time[, feature])``, or of several inputs ``(n, point)``, each of the example that `rows` says, to ``(n,)``.
 
         Raises
         ------
@@ -92,13 +95,14 @@ class Explained:
             for arg in self._args
         ]
         tokens = None if self._embedding is None else self._inputs[rows]
+        first, *further = [points] if self._joined is None else self._joined.arguments(points)
         shape = f"{tuple(self._inputs.shape)}, {str(self._inputs.dtype).removeprefix('torch.')}"
         with as_input_error(f"the model can't be called with inputs of shape {shape}"):
             if self._embedding is None:
-                return self._model(points, *args)
-            lookup = _Lookup(self, self._embedding, self._inputs[rows], points)
+                return self._model(first, *further, *args)
+            lookup = _Lookup(self, self._embedding, self._inputs[rows], first)
             with replaced(self._model.get_submodule(self._embedding), lookup):
-                returned = self._model(tokens, *args)
+                returned = self._model(tokens, *further, *args)
             if not lookup.calls:
                 raise InputError(f"needed {self._embedding} to be called in a forward pass, got a model that passes it by")
             return returned

@@ -21,8 +21,9 @@ class AttributionResult:
     Attributes
     ----------
     attributions : ndarray ``(batch, time[, feature])``
-        In units of the output; exactly zero at padding. For tokens, `feature` is the embedding's axis. Occlusion has one value for each
-        step.
+        In units of the output; exactly zero at padding. For tokens, `feature` is the embedding's axis. A method that replaces inputs has
+        one value for each step where it doesn't divide steps; a group's value is in equal shares on its valid inputs, so that sums are
+        right, and whole in `by_group`. Of several inputs, the first one's.
     valid : ndarray of bool ``(batch, time)``
     output : ndarray ``(batch,)``
         The number that was explained.
@@ -33,13 +34,24 @@ class AttributionResult:
         a method without a baseline.
     converged : ndarray of bool ``(batch,)`` or None
         Whether the residual is within the tolerance of `settings`. None for a method that doesn't claim to add up: all but integrated
-        gradients.
+        gradients and Shapley values; gradient_shap adds up on average over its draws.
     explained : tuple of str ``(batch,)``
         Which element of the output, in words.
     method : str
     settings : mapping
         All that is needed to repeat it.
     padding : {"none", "known", "unknown"}
+    others : tuple of ndarray
+        Of several inputs, those after the first, each in its own shape.
+    groups : tuple of str, or None
+        Where groups were asked for, their names.
+    by_group : ndarray ``(batch, group)`` or None
+        What each group contributed, or its sum; groups are all of the inputs, so that the residual is the same.
+    spread : ndarray as `attributions`, or None
+        The standard error of random draws: how far, as one standard deviation, the mean would be from itself with another seed. None for a
+        method that draws nothing.
+    group_spread : ndarray ``(batch, group)`` or None
+        The same of `by_group`, where groups are what was replaced.
     """
 
     attributions: NDArray[np.float64]
@@ -52,10 +64,15 @@ class AttributionResult:
     method: str
     settings: Mapping[str, Any]
     padding: Padding
+    others: tuple[NDArray[np.float64], ...] = ()
+    groups: tuple[str, ...] | None = None
+    by_group: NDArray[np.float64] | None = None
+    spread: NDArray[np.float64] | None = None
+    group_spread: NDArray[np.float64] | None = None
 
     @property
     def by_step(self) -> NDArray[np.float64]:
-        """The attributions of each step, summed over features: ``(batch, time)``."""
+        """The attributions of each step, summed over features: ``(batch, time)``; of several inputs, the first one's."""
         summed: NDArray[np.float64] = self.attributions.reshape(*self.valid.shape, -1).sum(2)
         return summed
 
@@ -80,6 +97,8 @@ class AttributionResult:
         if self.relative_delta is None:
             return "doesn't claim to add up"
         residual = f"residual at most {float(self.relative_delta.max()):.1e} of the difference of outputs"
+        if self.method == "gradient_shap":
+            return f"{residual}; it adds up on average over its draws"
         if self.converged is None:
             return f"{residual}, but it doesn't claim to add up"
         allowed = number(self.settings["tolerance"])

@@ -107,18 +107,20 @@ def _baselines(baselines: Any, points: Tensor, layer: nn.Embedding | None, sampl
         raise InputError(f"needed baselines as a number or a tensor that broadcasts to {tuple(wanted)}, got shape {shape}") from None
 
 
-def _joined_baselines(baselines: Any, joined: Joined, points: Tensor, layer: nn.Embedding | None, sample: bool = False) -> Tensor:
+def _joined_baselines(baselines: Any, joined: Joined, points: Tensor, layer: nn.Embedding | None, sample: bool) -> Tensor:
     """Baselines for each input, as points."""
     parts = joined.as_given(points)
     each = flat(baselines) if isinstance(baselines, tuple) else [baselines] * len(parts)
     if len(each) != len(parts):
         raise InputError(f"needed baselines for each of {len(parts)} inputs, or one number, got {len(each)}")
-    if sample and not joined.single and any(isinstance(one, Tensor) for one in each):
+    if joined.single:
+        return _baselines(each[0], parts[0], layer, sample)
+    if sample and any(isinstance(one, Tensor) for one in each):
         raise InputError("needed baselines of gradient_shap as numbers where there are several inputs, got a tensor")
     layers = (layer, *[None] * (len(parts) - 1))
-    return joined.join(
-        joined.batch_first([_baselines(one, part, here, sample) for one, part, here in zip(each, parts, layers, strict=True)])
-    )
+    given = [_baselines(one, part, here, False) for one, part, here in zip(each, parts, layers, strict=True)]
+    whole = joined.join(joined.batch_first(given))
+    return whole[:1] if sample else whole
 
 
 def _numbers(explained: Explained, points: Tensor, rows_at_once: int, where: str) -> Tensor:
@@ -212,7 +214,8 @@ def attribute(
     inputs : Tensor ``(batch, time[, feature])``, or tuple
         Features; or tokens ``(batch, time)`` as whole numbers, which are attributed in the space of the model's embedding. Of a tuple,
         the first is that; the others are floating-point numbers with the batch first, padded like the first where they are ``(batch,
-        time, feature)``; states ``(layer, batch, unit)`` are in a tuple of their own, as in ``(x, (h_0, c_0))``.
+        time, feature)``; states ``(layer, batch, unit)`` are in a tuple of their own, as in ``(x, (h_0, c_0))``, or ``(x, (h_0,))`` for a
+        model that takes a tensor.
     target : optional
         Which element of each example's output: None for an output ``(batch,)``, a class for ``(batch, class)``, ``(step,)`` for
         ``(batch, time)``, ``(step, class)`` for ``(batch, time, class)``; or a list with one for each example. Step -1 is the last
@@ -301,9 +304,9 @@ def attribute(
         joined = Joined(first, *taken_apart(each, padded=not bool(steps.all())), nested=each)
         points, valid = joined.join([first, *joined.further]), joined.steps(steps.to(first.device))
         partition = partition_of(next((one for one in (by, feature_mask) if one is not None), "step"), joined, valid, layer is not None)
-        sample = _joined_baselines(baselines, joined, points, layer, sample=True) if method == "gradient_shap" else None
-        baseline = _joined_baselines(baselines, joined, points, layer) if sample is None else sample[:1]
-        baseline = torch.where(valid, baseline, points)
+        given_baseline = _joined_baselines(baselines, joined, points, layer, sample=method == "gradient_shap")
+        sample = given_baseline if method == "gradient_shap" else None
+        baseline = torch.where(valid, given_baseline if sample is None else given_baseline[:1], points)
         wanted = targets_of(target, batch)
         explained = Explained(model, each[0].detach().clone(), path, additional_forward_args, output, wanted, known, joined)
         # Of tokens, the first pass must not be square: it shows whether the model turns them.

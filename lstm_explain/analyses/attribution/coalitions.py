@@ -128,11 +128,11 @@ def _each(
 def _values_of(problem: "Problem", example: int, groups: Tensor) -> Values:
     """What the model makes of an example's coalitions; the empty and the full one are known already."""
     member = problem.partition.of[example]
-    # Groups without a valid input are at no place of the coalition, and never looked up at a valid one.
+    # Groups without a valid input have no place of their own; at padding inputs and baseline are the same.
     place = torch.zeros(len(problem.partition.names), dtype=torch.int64, device=member.device).index_copy(
         0, groups, torch.arange(len(groups), device=member.device)
     )[member]
-    inputs, baseline, valid = (whole[example] for whole in (problem.inputs, problem.baselines, problem.valid))
+    inputs, baseline = problem.inputs[example], problem.baselines[example]
 
     def values(coalitions: Callable[[NDArray[np.int64]], Tensor], count: int) -> Array:
         worth = np.empty(count)
@@ -142,7 +142,7 @@ def _values_of(problem: "Problem", example: int, groups: Tensor) -> Values:
             worth[part] = np.where((sizes == 0).cpu(), problem.at_nothing(example), float(problem.at_input[example]))
             run = ((sizes > 0) & (sizes < len(groups))).nonzero().squeeze(1)
             if len(run):
-                points = torch.where(chosen[run][:, place] & valid, inputs, baseline)
+                points = torch.where(chosen[run][:, place], inputs, baseline)
                 rows = torch.full((len(run),), example, device=member.device)
                 with torch.no_grad():
                     worth[part[run.cpu().numpy()]] = problem.explained(points, rows).double().cpu().numpy()

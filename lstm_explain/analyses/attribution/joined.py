@@ -60,7 +60,8 @@ class Joined:
             return [points]
         # cuDNN and oneDNN want a state in one piece.
         parts = [part.contiguous().to(dtype) for part, dtype in zip(self.as_given(points), self._dtypes, strict=True)]
-        return list(_like(self._nested, iter(parts).__next__))
+        following = iter(parts).__next__
+        return [_like(one, following) for one in self._nested]
 
     def steps(self, valid: Tensor) -> Tensor:
         """Valid steps ``(batch, time)`` as valid points: series are padded like the first input, all else has no padding."""
@@ -87,8 +88,10 @@ class Joined:
 
 
 def _like(nested: Any, following: Callable[[], Tensor]) -> Any:
-    """Tensors in the place of those of a tuple of tensors and tuples."""
-    return tuple(_like(part, following) for part in nested) if isinstance(nested, tuple) else following()
+    """Tensors in the place of a tensor or a tuple of them; no layer takes a tuple of one."""
+    if not isinstance(nested, tuple):
+        return following()
+    return tuple(following() for _ in nested) if len(nested) > 1 else following()
 
 
 def flat(nested: tuple[Any, ...]) -> list[Any]:

@@ -102,6 +102,18 @@ def test_groups_of_several_inputs():
     close(ablated.by_group[:, 2], ablated.output - without_cell_state.numpy())
 
 
+def test_a_state_of_as_many_layers_as_steps_is_no_series():
+    model, x, (h, c) = stack(), features(3, 2, 2), states()
+    result = lx.attribute(model, (x, (h, c)), target=(-1, 1), lengths=[2, 1, 2], by="step")
+    assert result.groups == ("input 0 step 0", "input 0 step 1", "input 1", "input 2") and (result.attributions[1, 1] == 0).all()
+    assert all((part != 0).all() for part in result.others)
+
+
+def test_a_series_of_another_length_has_no_padding():
+    result = lx.attribute(Function(lambda a, b: a.sum((1, 2)) + b.sum((1, 2))), (features(), features(3, 4, 2)), lengths=ENDS)
+    close(result.others[0], features(3, 4, 2))
+
+
 @pytest.mark.parametrize("kind", ["gru", "rnn_tanh"])
 def test_the_state_of_a_layer_without_a_cell(kind):
     model, (h,) = without_cell(kind, THREE._replace(bidirectional=True)), states(count=1)

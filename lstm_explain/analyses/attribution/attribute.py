@@ -353,7 +353,7 @@ def attribute(
         found, spread = shared.shares(found), None if spread is None else shared.shares(spread)
     else:
         terms = found = torch.where(valid, found.double(), 0.0)
-        by_group, group_spread = partition.sums(found), None
+        by_group, group_spread = partition.sums(found), drawn[1] if len(drawn) > 1 else None
     delta = None
     if at_baseline is not None:
         delta = (terms.flatten(1).sum(1) - (at_input.double() - at_baseline.double())).cpu().numpy()
@@ -382,6 +382,33 @@ def attribute(
         spread=None if spread is None else joined.as_given(spread)[0].cpu().numpy(),
         group_spread=None if group_spread is None or not groups else group_spread.cpu().numpy(),
     )
+
+
+def output_shape(
+    model: nn.Module,
+    inputs: Tensor,
+    args: Any,
+    output: Callable[[Any], Tensor] | None,
+    embedding: str | None,
+    lengths: Tensor | Sequence[int] | None,
+) -> torch.Size:
+    """The shape of what the model returns for its longest example and copies of it.
+
+    Raises
+    ------
+    InputError
+        If the model can't be called with the inputs.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"needed a torch.nn.Module, got {type(model).__name__}")
+    with _evaluated(model), torch.no_grad():
+        points, path, _ = _as_points(model, inputs, embedding)
+        batch, time = points.shape[:2]
+        known = None if lengths is None else checked_lengths(lengths, batch, time).cpu()
+        longest = 0 if known is None else int(known.argmax())
+        # Never as many as there are steps.
+        rows = torch.full((3 if time == 2 else 2,), longest, device=points.device)
+        return Explained(model, inputs.detach().clone(), path, args, output, [None] * batch, known).shape(points[rows], rows)
 
 
 def _element_in_words(index: tuple[int, ...]) -> str:

@@ -1,6 +1,7 @@
 """The one number to explain for each example: out of any model, at points that take the place of its inputs or their embeddings."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
@@ -39,6 +40,13 @@ def _whole(target: Any) -> Wanted:
     if not all(isinstance(part, Integral) and not isinstance(part, bool) for part in parts):
         raise InputError(f"needed target as whole numbers, a class or (step, class), got {target!r}")
     return tuple(int(part) for part in parts) if isinstance(target, (tuple, list)) else int(target)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A tensor that isn't by example, however long it is."""
+
+    value: Tensor
 
 
 class Explained:
@@ -89,9 +97,17 @@ class Explained:
         index = torch.tensor(elements, device=explained.device).reshape(len(rows), -1).long()
         return explained[(torch.arange(len(rows), device=explained.device), *index.unbind(1))]
 
+    def shape(self, points: Tensor, rows: Tensor) -> torch.Size:
+        """The shape of the tensor that is explained."""
+        return _tensor_of(self._call(points, rows), self._output).shape
+
     def _call(self, points: Tensor, rows: Tensor) -> Any:
         args = [
-            arg[rows.to(arg.device)] if isinstance(arg, Tensor) and arg.dim() and len(arg) == len(self._inputs) else arg
+            arg.value
+            if isinstance(arg, Shared)
+            else arg[rows.to(arg.device)]
+            if isinstance(arg, Tensor) and arg.dim() and len(arg) == len(self._inputs)
+            else arg
             for arg in self._args
         ]
         tokens = None if self._embedding is None else self._inputs[rows]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 DRAWS = 50
 
 
-def gradient_shap(problem: "Problem") -> tuple[Tensor, dict[str, Any], Tensor | None]:
+def gradient_shap(problem: "Problem") -> tuple[Tensor, dict[str, Any], Tensor | None, Tensor | None]:
     """Expected gradients (Erion et al. 2021), as Captum's GradientShap without noise: it adds up on average over the draws only.
 
     The gradients are Captum's, the draws ours: Captum's run all draws of all examples at once, and take from NumPy's global generator.
@@ -31,7 +31,9 @@ def gradient_shap(problem: "Problem") -> tuple[Tensor, dict[str, Any], Tensor | 
         return problem.masked(path.double() * gradient.double(), at)
 
     first = torch.cat([terms(torch.zeros_like(at), at) for at in problem.rows.split(problem.rows_at_once)])
-    draws = Draws(first, times)
+    draws, groups = Draws(first, times), Draws(problem.partition.sums(first), times)
     for part in torch.cartesian_prod(torch.arange(1, times, device=sample.device), problem.rows).split(problem.rows_at_once):
-        draws.add(part[:, 1], terms(part[:, 0], part[:, 1]))
-    return draws.mean, {"n_samples": times, "seed": problem.seed}, draws.error
+        at, drawn = part[:, 1], terms(part[:, 0], part[:, 1])
+        draws.add(at, drawn)
+        groups.add(at, problem.partition.rows(at).sums(drawn))
+    return draws.mean, {"n_samples": times, "seed": problem.seed}, draws.error, groups.error

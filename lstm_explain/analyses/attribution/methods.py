@@ -116,8 +116,14 @@ class Problem:
         return torch.cat([self.gradient(self.inputs[part], part) for part in self.rows.split(self.rows_at_once)])
 
 
-Method = Callable[[Problem], tuple[Tensor, dict[str, Any]] | tuple[Tensor, dict[str, Any], Tensor | None]]
-"""To attributions, of every number of the input or of every group (those in `BY_GROUP`), settings, and of random draws standard errors."""
+Errors = Tensor | None
+Method = Callable[
+    [Problem],
+    tuple[Tensor, dict[str, Any]] | tuple[Tensor, dict[str, Any], Errors] | tuple[Tensor, dict[str, Any], Errors, Errors],
+]
+"""To attributions, of every number of the input or of every group (those in `BY_GROUP`), settings, and of random draws standard errors,
+of the attributions and of their sums over groups.
+"""
 
 
 def saliency(problem: Problem) -> tuple[Tensor, dict[str, Any]]:

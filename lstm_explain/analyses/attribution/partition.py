@@ -29,6 +29,10 @@ class Partition:
         """How many valid points each group has ``(batch, group)``."""
         return self.sums(self.valid.double()).long()
 
+    def rows(self, rows: Tensor) -> "Partition":
+        """The same groups of some examples."""
+        return Partition(self.of[rows], self.names, self.valid[rows])
+
     def sums(self, attributions: Tensor) -> Tensor:
         """The sum over each group ``(batch, group)``, in float64."""
         total = attributions.new_zeros(len(self.of), len(self.names), dtype=torch.float64)

@@ -51,7 +51,7 @@ class AttributionResult:
         The standard error of random draws: how far, as one standard deviation, the mean would be from itself with another seed. None for a
         method that draws nothing.
     group_spread : ndarray ``(batch, group)`` or None
-        The same of `by_group`, where groups are what was replaced.
+        The same of `by_group`.
     """
 
     attributions: NDArray[np.float64]

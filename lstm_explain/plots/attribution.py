@@ -38,7 +38,7 @@ def draw_attribution(
     elif drawn == "steps":
         ax.bar(np.arange(start, steps), values[shown], color=["C1" if value > 0 else "C0" for value in values[shown]], width=0.9)
         ax.axhline(0, color="0.5", linewidth=0.8)
-        ax.set(xlabel="step", ylabel="attribution, in units of the output")
+        ax.set(xlabel="step", ylabel=f"attribution, {result.unit}")
         if tokens is not None and steps - start <= 60:
             ax.set_xticks(np.arange(start, steps), [plain(token) for token in tokens[start:steps]])
     elif drawn == "text":
@@ -51,7 +51,7 @@ def draw_attribution(
             values[shown],
             norm=Normalize(-limit, limit),
             cmap=SIGNED,
-            label="attribution, in units of the output: red raises it, blue lowers it",
+            label=f"attribution, {result.unit}: red raises it, blue lowers it",
             columns=columns,
         )
     else:
@@ -71,7 +71,7 @@ def draw_attribution(
         ax.set(xlabel="step", ylabel="feature")
         if feature_names is not None:
             ax.set_yticks(range(len(feature_names)), feature_names)
-        ax.figure.colorbar(image, ax=ax).set_label("attribution, in units of the output")
+        ax.figure.colorbar(image, ax=ax).set_label(f"attribution, {result.unit}")
     checked = ""
     if drawn == "groups":
         share = None if result.relative_delta is None else float(result.relative_delta[example])

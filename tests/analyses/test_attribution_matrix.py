@@ -142,6 +142,10 @@ def test_some_output_steps():
     close(some.attributions, whole.attributions[:, [3, 1]])
     assert some.output_steps.tolist() == [3, 1] and some.output_valid.tolist() == [[True, True], [False, True], [True, True]]
     assert (some.from_future == 0).all()
+    whole = lx.attribution_matrix(Words(), tokens(), target=NEXT)
+    some = lx.attribution_matrix(Words(), tokens(), target=NEXT, output_steps=[3, 1])
+    close(some.attributions, whole.attributions[:, [3, 1]])
+    np.testing.assert_array_equal(some.classes, NEXT[:, [3, 1]])
 
 
 @pytest.mark.parametrize("given", [3, torch.tensor([8, 1, 1, 1, 2]), 3 - tokens().clamp(max=3), features(3, 5, 3), features(5, 3)])
@@ -152,6 +156,12 @@ def test_baselines_are_each_examples_own(given):
     for step in (0, 4):
         one = lx.attribute(Words(), tokens(), target=[(step, int(of)) for of in NEXT[:, step]], baselines=given)
         close(found.attributions[:, step], one.by_step)
+
+
+def test_a_baseline_as_long_as_the_batch_is_still_one_for_all():
+    inputs, baseline = features(3, 3, 2), features(3, 2, seed=1)
+    found = lx.attribution_matrix(Function(lambda x: x.sum(2).cumsum(1)), inputs, baselines=baseline)
+    close(found.attributions, (inputs - baseline).sum(2).unsqueeze(1) * torch.ones(3, 3).tril())
 
 
 def test_it_leaves_everything_as_it_was():

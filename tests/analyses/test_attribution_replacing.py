@@ -186,6 +186,11 @@ def test_of_a_linear_function_gradient_shap_is_the_difference_from_the_mean_base
     terms = weights * (inputs - several[which].unsqueeze(1)) * valid
     close(drawn.attributions, terms.mean(0))
     close(drawn.spread, terms.std(0) / math.sqrt(11))
+    grouped = lx.attribute(
+        model, inputs, baselines=several, lengths=lengths, method="gradient_shap", n_samples=11, seed=2, by="feature", internal_batch_size=5
+    )
+    close(grouped.by_group, terms.mean(0).sum(1))
+    close(grouped.group_spread, terms.sum(2).std(0) / math.sqrt(11))
     at_baselines = [(weights * torch.where(valid.bool(), one, inputs)).sum((1, 2)) + 3 for one in several]
     close(drawn.baseline_output, torch.stack(at_baselines).mean(0))
     close(drawn.convergence_delta, drawn.by_step.sum(1) - (drawn.output - drawn.baseline_output))

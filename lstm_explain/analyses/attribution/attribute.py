@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 from lstm_explain.analyses.attribution.budget import rows_within
 from lstm_explain.analyses.attribution.explained import Explained, targets_of
 from lstm_explain.analyses.attribution.joined import Joined, flat, taken_apart
-from lstm_explain.analyses.attribution.methods import BY_GROUP, COMPLETE, RANDOM, WITHOUT_BASELINE, Problem, method_named
+from lstm_explain.analyses.attribution.methods import BY_GROUP, COMPLETE, RANDOM, WITHOUT_BASELINE, Method, Problem, method_named
 from lstm_explain.analyses.attribution.partition import partition_of
+from lstm_explain.analyses.attribution.rescaling import temporally_rescaled
 from lstm_explain.analyses.attribution.result import AttributionResult
 from lstm_explain.display import number
 from lstm_explain.errors import InputError, as_input_error
@@ -181,6 +183,15 @@ def _check_settings(given: dict[str, Any], method: str, tolerance: Any) -> None:
         raise InputError("needed feature_mask or by, which say what belongs together, got both")
 
 
+def _check_rescaling(inputs: tuple[Any, ...], method: str, by: Any) -> None:
+    if method == "feature_permutation":
+        raise InputError("needed a method that explains each example by itself for temporal_rescaling, got feature_permutation")
+    if by is not None:
+        raise InputError("needed no groups with temporal_rescaling, whose numbers don't add up, got by=")
+    if len(inputs) > 1:
+        raise InputError(f"needed one input for temporal_rescaling, got {len(inputs)}")
+
+
 def attribute(
     model: nn.Module,
     inputs: Tensor | tuple[Any, ...],
@@ -190,6 +201,7 @@ def attribute(
     baselines: Tensor | float | int | tuple[Any, ...] | None = None,
     by: Any = None,
     feature_mask: Any = None,
+    temporal_rescaling: bool = False,
     additional_forward_args: Any = None,
     output: Callable[[Any], Tensor] | None = None,
     embedding: str | None = None,
@@ -248,6 +260,10 @@ def attribute(
         result has their contributions in `by_group`.
     feature_mask : optional
         The same, by Captum's name, for methods that replace inputs; of several inputs a tuple of masks.
+    temporal_rescaling : bool
+        Whether to rescale the method's attributions in time (Ismail et al. 2020): each number by how much all attributions change when its
+        step is at the baseline, times the same of this number alone, both from 0 to 1. It takes an attribution for each step and for each
+        number of nearly half the steps. Of tokens and series of single numbers it is the step's. The result doesn't add up.
     additional_forward_args : optional
         What else the model is called with; tensors whose first axis is as long as the batch go along with their example.
     output : callable, optional
@@ -296,6 +312,8 @@ def attribute(
     given = {"baselines": baselines, "by": by, "feature_mask": feature_mask, "n_steps": n_steps, "n_samples": n_samples, "seed": seed}
     _check_settings(given | {"internal_batch_size": internal_batch_size, "memory_budget": memory_budget}, method, tolerance)
     each = inputs if isinstance(inputs, tuple) and inputs else (inputs,)
+    if temporal_rescaling:
+        _check_rescaling(each, method, by)
     with _evaluated(model):
         first, path, layer = _as_points(model, each[0], embedding)
         batch, time = first.shape[:2]
@@ -345,16 +363,22 @@ def attribute(
             seed,
         )
         found, settings, *drawn = how(problem)
-    spread = drawn[0] if drawn else None
+        if temporal_rescaling:
+            of = partial(_per_number, how, method)
+            found = temporally_rescaled(problem, of, by_step=path is not None)
+            settings, drawn, at_baseline = settings | {"temporal_rescaling": True}, [], None
     groups = by is not None or feature_mask is not None and not (isinstance(feature_mask, str) and feature_mask in ("step", "element"))
-    if method in BY_GROUP:
-        terms, by_group, group_spread = found, found, spread
+    by_group = group_spread = spread = delta = None
+    if temporal_rescaling:
+        terms = found
+    elif method in BY_GROUP:
+        terms, by_group, group_spread = found, found, drawn[0]
         shared = (joined.single and partition.of_steps) or partition
-        found, spread = shared.shares(found), None if spread is None else shared.shares(spread)
+        found, spread = shared.shares(found), None if group_spread is None else shared.shares(group_spread)
     else:
         terms = found = torch.where(valid, found.double(), 0.0)
-        by_group, group_spread = partition.sums(found), drawn[1] if len(drawn) > 1 else None
-    delta = None
+        by_group = partition.sums(found)
+        spread, group_spread = drawn if len(drawn) == 2 else (None, None)
     if at_baseline is not None:
         delta = (terms.flatten(1).sum(1) - (at_input.double() - at_baseline.double())).cpu().numpy()
     attributions, *others = (part.cpu().numpy() for part in joined.as_given(found))
@@ -364,7 +388,7 @@ def attribute(
         output=at_input.double().cpu().numpy(),
         baseline_output=None if at_baseline is None else at_baseline.double().cpu().numpy(),
         convergence_delta=delta,
-        converged=problem.adds_up(terms, problem.rows).cpu().numpy() if method in COMPLETE else None,
+        converged=problem.adds_up(terms, problem.rows).cpu().numpy() if method in COMPLETE and not temporal_rescaling else None,
         explained=tuple(_element_in_words(explained.index[row]) for row in range(batch)),
         method=method,
         settings={
@@ -377,11 +401,17 @@ def attribute(
         },
         padding="unknown" if known is None else "none" if bool(steps.all()) else "known",
         others=tuple(others),
-        groups=partition.names if groups else None,
-        by_group=by_group.cpu().numpy() if groups else None,
+        groups=partition.names if groups and by_group is not None else None,
+        by_group=by_group.cpu().numpy() if groups and by_group is not None else None,
         spread=None if spread is None else joined.as_given(spread)[0].cpu().numpy(),
         group_spread=None if group_spread is None or not groups else group_spread.cpu().numpy(),
     )
+
+
+def _per_number(how: Method, method: str, problem: Problem) -> Tensor:
+    """A method's attributions of every number of the input."""
+    found = how(problem)[0]
+    return problem.partition.shares(found) if method in BY_GROUP else problem.masked(found.double(), problem.rows)
 
 
 def output_shape(

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from lstm_explain.analyses.attribution.coalitions import kernel_shap, shapley, shapley_value_sampling
-from lstm_explain.analyses.attribution.explained import Explained
 from lstm_explain.analyses.attribution.gradient_shap import gradient_shap
 from lstm_explain.analyses.attribution.partition import Partition
 from lstm_explain.analyses.attribution.replacing import feature_ablation, feature_permutation
@@ -39,7 +38,7 @@ class Problem:
     inputs: Tensor
     baselines: Tensor
     valid: Tensor
-    explained: Explained
+    explained: Callable[[Tensor, Tensor], Tensor]
     rows_at_once: int
     at_input: Tensor
     at_baseline: Tensor | None

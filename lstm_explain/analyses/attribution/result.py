@@ -93,7 +93,14 @@ class AttributionResult:
     def _what(self) -> str:
         return self.explained[0] if len(set(self.explained)) == 1 else f"{self.explained[0]}, ..."
 
+    @property
+    def unit(self) -> str:
+        """What the attributions are measured in."""
+        return "rescaled in time, from 0 to 1" if self.settings.get("temporal_rescaling") else "in units of the output"
+
     def _check(self) -> str:
+        if self.settings.get("temporal_rescaling"):
+            return "rescaled in time, which doesn't add up"
         if self.relative_delta is None:
             return "doesn't claim to add up"
         residual = f"residual at most {float(self.relative_delta.max()):.1e} of the difference of outputs"

@@ -307,6 +307,37 @@ def test_a_mask_is_captums():
     close(ours.attributions, theirs / torch.tensor([[4, 3], [4, 3], [3, 3], [3, 3], [4, 4]]))
 
 
+def test_masks_may_differ_by_example():
+    model, inputs = both_ways(), features()
+    mask = torch.tensor([[0, 0, 7, 7, 3], [3, 0, 0, 7, 7], [7, 7, 0, 0, 0]]).unsqueeze(2)
+    result = lx.attribute(model, inputs, target=TARGETS, baselines=BASELINE, lengths=ENDS, method="feature_ablation", by=mask)
+    baseline, expected = held_at_padding(BASELINE, inputs), np.zeros((3, 3))
+    for example, target in enumerate(TARGETS):
+        number = numbers_of(model, target)
+        for at, group in enumerate((0, 3, 7)):
+            altered = replaced(inputs[example], baseline[example], mask[example], group)
+            expected[example, at] = (number(inputs[example][None]) - number(altered[None]))[0]
+    close(result.by_group, expected)
+    assert result.by_group[1, 2] == 0 and result.by_group[2, 1] == 0 and result.settings["by"] == "mask"
+    frame = result.groups_to_frame()
+    assert (
+        frame["group"].tolist() == ["group 0", "group 3", "group 7"] * 3
+        and frame["attribution"].tolist() == result.by_group.ravel().tolist()
+    )
+
+
+def test_the_result_says_how_sure_it_is_and_by_what():
+    options = {"target": (-1, 1), "method": "shapley_value_sampling"}
+    result = lx.attribute(torch_lstm(THREE), features(), by={"first": 0}, **options)
+    assert repr(result).endswith(f"for 3 of 3; standard error at most {result.spread.max():.1e}; padding unknown>")
+    assert result.settings["by"] == "names first" and result.groups_to_frame()["spread"].tolist() == result.group_spread.ravel().tolist()
+    plain = lx.attribute(torch_lstm(THREE), features(), **options)
+    assert plain.settings["by"] == "step" and plain.groups is plain.by_group is plain.group_spread is None
+    with pytest.raises(lx.InputError, match="needed attributions to groups, got none"):
+        plain.groups_to_frame()
+    assert lx.attribute(torch_lstm(THREE), features(), target=(-1, 1)).settings["by"] is None
+
+
 def donors_of(batch, times, seed):
     random = np.random.default_rng(seed)
     for _ in range(times):

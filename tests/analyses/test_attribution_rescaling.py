@@ -9,6 +9,8 @@ from cases import close, peephole_lstm, torch_lstm
 import lstm_explain as lx
 
 METHODS = ["saliency", "input_x_gradient", "integrated_gradients", "gradient_shap", "feature_ablation", "shapley_value_sampling"]
+LENGTHS = [5, 3, 4]
+"""Of three steps another one is above the quantile than of three and their padding."""
 
 
 def from_0_to_1(values):
@@ -47,22 +49,23 @@ def slowly(model, x, target, baseline, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_it_is_the_papers_algorithm(method):
     model, inputs, baseline = peephole_lstm(THREE._replace(input_size=3), "full"), features(3, 5, 3), features(5, 3, seed=1)
+    valid = torch.arange(5) < torch.tensor(LENGTHS).unsqueeze(1)
     given = {} if method in ("saliency", "input_x_gradient") else {"baselines": baseline}
     for rows in (None, 4):
         result = lx.attribute(
             model,
             inputs,
             target=(-1, 1),
-            lengths=ENDS,
+            lengths=LENGTHS,
             method=method,
             temporal_rescaling=True,
             internal_batch_size=rows,
             **few(method),
             **given,
         )
-        for example, end in enumerate(ENDS):
+        for example, end in enumerate(LENGTHS):
             close(result.attributions[example, :end], slowly(model, inputs[example, :end], (-1, 1), baseline[:end], method))
-        assert (result.attributions[~VALID] == 0).all() and 0 <= result.attributions.min() <= result.attributions.max() <= 1
+        assert (result.attributions[~valid] == 0).all() and 0 <= result.attributions.min() <= result.attributions.max() <= 1
     assert result.converged is result.convergence_delta is result.baseline_output is result.spread is None
     assert "rescaled in time, which doesn't add up" in repr(result) and result.settings["temporal_rescaling"]
 

@@ -1,6 +1,6 @@
 """`attribute`: what each step and feature of the input contributed to one number of the output."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -395,6 +395,7 @@ def attribute(
             "tolerance": allowed,
             "n_steps_at_most": n_steps,
             "baselines": _in_words(baselines, method),
+            "by": _groups_in_words(by if feature_mask is None else feature_mask) if groups or method in BY_GROUP else None,
             "embedding": path,
             "dtype": str(points.dtype).removeprefix("torch."),
             **settings,
@@ -453,3 +454,9 @@ def _in_words(baselines: Any, method: str) -> str | None:
     given = torch.as_tensor(0.0 if baselines is None else baselines)
     kind = "token " if not given.is_floating_point() and baselines is not None else ""
     return f"{kind}{number(float(given))}" if given.dim() == 0 else f"{kind}tensor {tuple(given.shape)}"
+
+
+def _groups_in_words(by: Any) -> str | int:
+    if by is None or isinstance(by, (str, int)):
+        return "step" if by is None else by
+    return f"names {', '.join(map(str, by))}" if isinstance(by, Mapping) else "mask"

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_explain.display import jsonable, number, table
+from lstm_explain.errors import InputError
 from lstm_explain.trajectory import Padding
 
 if TYPE_CHECKING:
@@ -99,6 +100,9 @@ class AttributionResult:
         return "rescaled in time, from 0 to 1" if self.settings.get("temporal_rescaling") else "in units of the output"
 
     def _check(self) -> str:
+        return self._adds_up() if self.spread is None else f"{self._adds_up()}; standard error at most {float(self.spread.max()):.1e}"
+
+    def _adds_up(self) -> str:
         if self.settings.get("temporal_rescaling"):
             return "rescaled in time, which doesn't add up"
         if self.relative_delta is None:
@@ -132,3 +136,19 @@ class AttributionResult:
 
         example, step = np.nonzero(self.valid)
         return DataFrame({"example": example, "step": step, "attribution": self.by_step[self.valid]})
+
+    def groups_to_frame(self) -> "DataFrame":
+        """A pandas frame, one row for each group of each example. Needs pandas.
+
+        Raises
+        ------
+        InputError
+            If there are no groups.
+        """
+        from pandas import DataFrame
+
+        if self.groups is None or self.by_group is None:
+            raise InputError("needed attributions to groups, got none: give lx.attribute by=")
+        batch, count = self.by_group.shape
+        columns = {"example": np.repeat(np.arange(batch), count), "group": list(self.groups) * batch, "attribution": self.by_group.ravel()}
+        return DataFrame(columns if self.group_spread is None else columns | {"spread": self.group_spread.ravel()})

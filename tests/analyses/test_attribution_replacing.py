@@ -326,6 +326,16 @@ def test_masks_may_differ_by_example():
     )
 
 
+@pytest.mark.parametrize("method", REPLACING)
+def test_what_is_alone_gets_the_whole_difference(method):
+    model, inputs = torch_lstm(THREE), features()
+    result = lx.attribute(model, inputs, target=(-1, 1), by={"all": slice(None)}, method=method)
+    if method != "feature_permutation":
+        close(result.by_group[:, 0], result.output - result.baseline_output)
+    short = lx.attribute(model, inputs, target=(-1, 1), lengths=[1, 5, 2], method=method)
+    assert (short.attributions[0, 1:] == 0).all() and short.attributions[0, 0] != 0
+
+
 def test_the_result_says_how_sure_it_is_and_by_what():
     options = {"target": (-1, 1), "method": "shapley_value_sampling"}
     result = lx.attribute(torch_lstm(THREE), features(), by={"first": 0}, **options)
@@ -431,6 +441,18 @@ def test_the_global_generators_are_left_alone_and_a_seed_repeats(method):
     np.testing.assert_array_equal(first.attributions, again.attributions)
     np.testing.assert_array_equal(first.spread, again.spread)
     assert not np.allclose(first.attributions, other.attributions, rtol=0, atol=1e-6) and first.spread.shape == first.attributions.shape
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("method", ALL)
+def test_it_works_where_gradients_are_off_and_inputs_stay_as_they_were(method, mode):
+    expected = lx.attribute(Words(), tokens(), target=(-1, 2), lengths=ENDS, method=method, **options_of(method))
+    model, inputs = Words().train(), tokens()
+    with mode():
+        before = whereabouts(model)
+        result = lx.attribute(model, inputs, target=(-1, 2), lengths=ENDS, method=method, **options_of(method))
+        assert whereabouts(model) == before and torch.equal(inputs, tokens())
+    np.testing.assert_array_equal(result.attributions, expected.attributions)
 
 
 @pytest.mark.parametrize("method", RANDOM)

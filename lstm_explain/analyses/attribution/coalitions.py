@@ -6,6 +6,7 @@ numbers hang on what is beside it; here each example has its own valid groups, s
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import product
 from math import comb, factorial
 from typing import TYPE_CHECKING, Any
@@ -21,51 +22,72 @@ if TYPE_CHECKING:
     from lstm_explain.analyses.attribution.methods import Problem
 
 Array = NDArray[np.float64]
+Coalitions = NDArray[np.bool_]
 MOST_GROUPS = 8
 ORDERS = 25
 FITS = 5
 
 
+@dataclass(frozen=True)
+class Plan:
+    """Which coalitions of so many groups to run, by their numbers, and what their outputs make of each group.
+
+    `values` takes the outputs, the output of the empty coalition, and how much more the full one has; it gives values and, of random draws,
+    their standard errors.
+    """
+
+    count: int
+    coalitions: Callable[[NDArray[np.int64]], Coalitions]
+    values: Callable[[Array, float, float], tuple[Array, Array | None]]
+
+
 def shapley(problem: "Problem") -> tuple[Tensor, dict[str, Any], Tensor | None]:
     """Every coalition, each group's effects weighted by the orders that begin with it (Shapley 1953)."""
-    counts = (problem.partition.size > 0).sum(1)
-    if int(counts.max()) > MOST_GROUPS:
+    most = int((problem.partition.size > 0).sum(1).max())
+    if most > MOST_GROUPS:
         needed = f"at most {MOST_GROUPS} groups for exact Shapley values, which run the model 2^groups times"
-        raise InputError(f"needed {needed}, got {int(counts.max())}: give fewer with by=, or use shapley_value_sampling")
+        raise InputError(f"needed {needed}, got {most}: give fewer with by=, or use shapley_value_sampling")
 
-    def one(example: int, groups: int, values: "Values") -> tuple[Array, Array | None]:
+    def plan(groups: int) -> Plan:
         subsets = np.array(list(product((False, True), repeat=groups)))
-        worth = values(lambda part: torch.as_tensor(subsets[part]), len(subsets))
-        found = np.empty(groups)
-        for group in range(groups):
-            # `product` counts in binary, the first group the highest digit.
-            without = np.flatnonzero(~subsets[:, group])
-            sizes = subsets[without].sum(1)
-            weights = np.array([factorial(k) * factorial(groups - k - 1) / factorial(groups) for k in range(groups)])[sizes]
-            found[group] = weights @ (worth[without + 2 ** (groups - 1 - group)] - worth[without])
-        return found, None
+        weights = np.array([factorial(size) * factorial(groups - size - 1) / factorial(groups) for size in range(groups)])
 
-    return _each(problem, one)
+        def values(worth: Array, nothing: float, whole: float) -> tuple[Array, None]:
+            found = np.empty(groups)
+            for group in range(groups):
+                # `product` counts in binary, the first group the highest digit.
+                without = np.flatnonzero(~subsets[:, group])
+                effects = worth[without + 2 ** (groups - 1 - group)] - worth[without]
+                found[group] = weights[subsets[without].sum(1)] @ effects
+            return found, None
+
+        return Plan(len(subsets), lambda part: subsets[part], values)
+
+    return _each(problem, plan)[0], {}, None
 
 
 def shapley_value_sampling(problem: "Problem") -> tuple[Tensor, dict[str, Any], Tensor | None]:
     """Random orders, the groups put in one after the other (Castro, Gomez & Tejada 2009)."""
     orders = problem.draws(ORDERS)
 
-    def one(example: int, groups: int, values: "Values") -> tuple[Array, Array | None]:
+    def plan(groups: int) -> Plan:
         random = problem.random()
         # Each group's place in an order.
         places = np.stack([random.permutation(groups) for _ in range(orders)])
 
-        def coalitions(part: NDArray[np.int64]) -> Tensor:
+        def coalitions(part: NDArray[np.int64]) -> Coalitions:
             order, put_in = np.divmod(part, groups + 1)
-            return torch.as_tensor(places[order] < put_in[:, None])
+            chosen: Coalitions = places[order] < put_in[:, None]
+            return chosen
 
-        worth = values(coalitions, orders * (groups + 1)).reshape(orders, groups + 1)
-        effects = np.take_along_axis(np.diff(worth, axis=1), places, 1)
-        return effects.mean(0), _standard_error(effects)
+        def values(worth: Array, nothing: float, whole: float) -> tuple[Array, Array | None]:
+            effects = np.take_along_axis(np.diff(worth.reshape(orders, groups + 1), axis=1), places, 1)
+            return effects.mean(0), _standard_error(effects)
 
-    return _each(problem, one, n_samples=orders, seed=problem.seed)
+        return Plan(orders * (groups + 1), coalitions, values)
+
+    found, errors = _each(problem, plan)
+    return found, {"n_samples": orders, "seed": problem.seed}, errors
 
 
 def kernel_shap(problem: "Problem") -> tuple[Tensor, dict[str, Any], Tensor | None]:
@@ -74,84 +96,89 @@ def kernel_shap(problem: "Problem") -> tuple[Tensor, dict[str, Any], Tensor | No
     Coalitions are drawn with their complements (Covert & Lee 2021, section 4.2). Where all of them are fewer than the draws, all are taken,
     with their weights, and the values are exact.
     """
-    asked: list[int] = []
 
-    def one(example: int, groups: int, values: "Values") -> tuple[Array, Array | None]:
+    def plan(groups: int) -> Plan:
         samples = problem.draws(4 * groups + 200)
-        asked.append(samples)
-        whole = problem.difference(example)
-        if groups == 1:
-            return np.array([whole]), None
         if 2**groups - 2 <= samples:
             subsets = np.array(list(product((False, True), repeat=groups)))[1:-1]
-            sizes = subsets.sum(1)
-            weights = np.array([0.0, *((groups - 1) / (comb(groups, k) * k * (groups - k)) for k in range(1, groups))])[sizes]
-            return _fitted(subsets, values(lambda part: torch.as_tensor(subsets[part]), len(subsets)), weights, problem, example), None
+            sizes = range(1, groups)
+            by_size = np.array([0.0, *((groups - 1) / (comb(groups, size) * size * (groups - size)) for size in sizes)])
+            weights = by_size[subsets.sum(1)]
+            return Plan(
+                len(subsets),
+                lambda part: subsets[part],
+                lambda worth, nothing, whole: (_fitted(subsets, worth - nothing, weights, whole), None),
+            )
         random = problem.random()
         drawn = np.concatenate([_pairs(random, groups, -(-samples // 2)) for _ in range(FITS)])
-        worth = values(lambda part: torch.as_tensor(drawn[part]), len(drawn))
         equal = np.ones(len(drawn) // FITS)
-        fits = np.stack(
-            [
-                _fitted(subsets, numbers, equal, problem, example)
-                for subsets, numbers in zip(np.split(drawn, FITS), np.split(worth, FITS), strict=True)
-            ]
-        )
-        return fits.mean(0), _standard_error(fits)
 
-    values, settings, spread = _each(problem, one, seed=problem.seed, fits=FITS)
-    return values, settings | {"n_samples": asked}, spread
+        def values(worth: Array, nothing: float, whole: float) -> tuple[Array, Array | None]:
+            parts = zip(np.split(drawn, FITS), np.split(worth - nothing, FITS), strict=True)
+            fits = np.stack([_fitted(subsets, numbers, equal, whole) for subsets, numbers in parts])
+            return fits.mean(0), _standard_error(fits)
 
+        return Plan(len(drawn), lambda part: drawn[part], values)
 
-Values = Callable[[Callable[[NDArray[np.int64]], Tensor], int], Array]
-"""From numbers of coalitions to coalitions ``(n, group)`` and how many there are, to what the model makes of each."""
+    found, errors = _each(problem, plan)
+    samples = [problem.draws(4 * int(groups) + 200) for groups in (problem.partition.size > 0).sum(1)]
+    return found, {"n_samples": samples, "seed": problem.seed, "fits": FITS}, errors
 
 
-def _each(
-    problem: "Problem", one: Callable[[int, int, Values], tuple[Array, Array | None]], **settings: Any
-) -> tuple[Tensor, dict[str, Any], Tensor | None]:
-    """One example after the other, with those of its groups that have valid inputs."""
-    groups = problem.partition.size > 0
-    found, spread = (torch.zeros(groups.shape, dtype=torch.float64) for _ in range(2))
-    uncertain = False
-    for example in range(len(groups)):
-        here = groups[example].nonzero().squeeze(1)
-        values, errors = one(example, len(here), _values_of(problem, example, here))
-        found[example, here.cpu()] = torch.as_tensor(values)
+def _each(problem: "Problem", plan: Callable[[int], Plan]) -> tuple[Tensor, Tensor | None]:
+    """Each example by the plan for as many groups as have valid inputs in it, with the standard errors if there are any."""
+    here = problem.partition.size > 0
+    plans = {groups: plan(groups) for groups in set(here.sum(1).tolist())}
+    each = [plans[groups] for groups in here.sum(1).tolist()]
+    found, spread = (torch.zeros(here.shape, dtype=torch.float64) for _ in range(2))
+    certain = True
+    for example, worth in enumerate(_worths(problem, here, each)):
+        nothing, everything = problem.ends(example)
+        values, errors = each[example].values(worth, nothing, everything - nothing)
+        found[example, here[example].cpu()] = torch.as_tensor(values)
         if errors is not None:
-            uncertain = True
-            spread[example, here.cpu()] = torch.as_tensor(errors)
+            certain = False
+            spread[example, here[example].cpu()] = torch.as_tensor(errors)
     device = problem.inputs.device
-    return found.to(device), settings, spread.to(device) if uncertain else None
+    return found.to(device), None if certain else spread.to(device)
 
 
-def _values_of(problem: "Problem", example: int, groups: Tensor) -> Values:
-    """What the model makes of an example's coalitions; the empty and the full one are known already."""
-    member = problem.partition.of[example]
-    # Groups without a valid input have no place of their own; at padding inputs and baseline are the same.
-    place = torch.zeros(len(problem.partition.names), dtype=torch.int64, device=member.device).index_copy(
-        0, groups, torch.arange(len(groups), device=member.device)
-    )[member]
-    inputs, baseline = problem.inputs[example], problem.baselines[example]
-
-    def values(coalitions: Callable[[NDArray[np.int64]], Tensor], count: int) -> Array:
-        worth = np.empty(count)
-        for part in np.array_split(np.arange(count), -(-count // problem.rows_at_once)):
-            chosen = coalitions(part).to(member.device)
+def _worths(problem: "Problem", here: Tensor, plans: list[Plan]) -> list[Array]:
+    """What the model makes of each example's coalitions, those of several examples in a pass."""
+    worths = [np.empty(plan.count) for plan in plans]
+    after = np.cumsum([plan.count for plan in plans])
+    member = _places(problem, here)
+    for start in range(0, int(after[-1]), problem.rows_at_once):
+        block = np.arange(start, min(start + problem.rows_at_once, int(after[-1])))
+        whose = np.searchsorted(after, block, side="right")
+        points, rows, into = [], [], []
+        for example in np.unique(whose):
+            part = block[whose == example] - (after[example] - plans[example].count)
+            chosen = plans[example].coalitions(part)
             sizes = chosen.sum(1)
-            worth[part] = np.where((sizes == 0).cpu(), problem.at_nothing(example), float(problem.at_input[example]))
-            run = ((sizes > 0) & (sizes < len(groups))).nonzero().squeeze(1)
-            if len(run):
-                points = torch.where(chosen[run][:, place], inputs, baseline)
-                rows = torch.full((len(run),), example, device=member.device)
-                with torch.no_grad():
-                    worth[part[run.cpu().numpy()]] = problem.explained(points, rows).double().cpu().numpy()
-        return worth
+            # The empty and the full one are known already.
+            worths[example][part] = np.where(sizes == 0, *problem.ends(example))
+            run = np.flatnonzero((sizes > 0) & (sizes < chosen.shape[1]))
+            there = torch.as_tensor(chosen[run], device=member.device)[:, member[example]]
+            points.append(torch.where(there, problem.inputs[example], problem.baselines[example]))
+            rows.append(torch.full((len(run),), int(example), device=member.device))
+            into.append((example, part[run]))
+        with torch.no_grad():
+            together = torch.cat(rows)
+            numbers = problem.explained(torch.cat(points), together).double().cpu().numpy() if len(together) else np.empty(0)
+        for (example, part), of_example in zip(into, np.split(numbers, np.cumsum([len(part) for _, part in into])[:-1]), strict=True):
+            worths[example][part] = of_example
+    return worths
 
-    return values
+
+def _places(problem: "Problem", here: Tensor) -> Tensor:
+    """The place of each point's group among those of its example that have valid inputs, and 0 where its group has none."""
+    place = torch.where(here, here.long().cumsum(1) - 1, 0)
+    of = problem.partition.of
+    return place.gather(1, of.flatten(1)).reshape(of.shape)
 
 
-def _pairs(random: np.random.Generator, groups: int, pairs: int) -> NDArray[np.bool_]:
+def _pairs(random: np.random.Generator, groups: int, pairs: int) -> Coalitions:
     """Coalitions by the weights of Shapley's kernel, each followed by its complement."""
     sizes = np.arange(1, groups)
     odds = 1 / (sizes * (groups - sizes))
@@ -161,13 +188,13 @@ def _pairs(random: np.random.Generator, groups: int, pairs: int) -> NDArray[np.b
     return np.stack([chosen, ~chosen], 1).reshape(-1, groups)
 
 
-def _fitted(subsets: NDArray[np.bool_], worth: Array, weights: Array, problem: "Problem", example: int) -> Array:
-    """Weighted least squares under the constraint that the values add up: the last one is what the others leave."""
-    whole = problem.difference(example)
-    z = subsets.astype(np.float64)
-    root = np.sqrt(weights)
+def _fitted(subsets: Coalitions, worth: Array, weights: Array, whole: float) -> Array:
+    """Weighted least squares under the constraint that the values add up to the whole: the last one is what the others leave."""
+    if not len(subsets):
+        return np.array([whole])
+    z, root = subsets.astype(np.float64), np.sqrt(weights)
     others = (z[:, :-1] - z[:, -1:]) * root[:, None]
-    left, _, rank, _ = np.linalg.lstsq(others, (worth - problem.at_nothing(example) - z[:, -1] * whole) * root, rcond=None)
+    left, _, rank, _ = np.linalg.lstsq(others, (worth - z[:, -1] * whole) * root, rcond=None)
     if rank < z.shape[1] - 1:
         needed = f"enough coalitions to tell {z.shape[1]} groups apart"
         raise InputError(f"needed {needed}, got {len(z)}: give more with n_samples=, or fewer groups with feature_mask=")

@@ -76,14 +76,10 @@ class Problem:
         """The draws of the seed from their beginning, the same for each example, so that none hangs on those beside it."""
         return np.random.default_rng(self.seed)
 
-    def at_nothing(self, example: int) -> float:
-        """The number at one example's baseline."""
+    def ends(self, example: int) -> tuple[float, float]:
+        """The number at one example's baseline, and at its inputs."""
         assert self.at_baseline is not None
-        return float(self.at_baseline[example])
-
-    def difference(self, example: int) -> float:
-        """What one example's attributions are to add up to."""
-        return float(self.at_input[example]) - self.at_nothing(example)
+        return float(self.at_baseline[example]), float(self.at_input[example])
 
     def effects(self, baselines: Tensor) -> Tensor:
         """What changes when each group gets the baselines' values ``(batch, group)``, by Captum, all groups of many examples in a pass."""

@@ -1,10 +1,14 @@
-"""Models, inputs and what could be left behind, for the tests of attributions."""
+"""Models and inputs to attribute, and what `attribute` says and leaves behind."""
 
+import pytest
 import torch
 from cases import Case, randomise
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+import lstm_explain as lx
+
+METHODS = ["integrated_gradients", "saliency", "input_x_gradient", "occlusion"]
 ENDS = [5, 2, 4]
 VALID = torch.arange(5) < torch.tensor(ENDS).unsqueeze(1)
 THREE = Case("batch_first", (5, 5, 5))
@@ -62,6 +66,23 @@ class Packed(nn.Module):
         return torch.cat([*h_n], 1)
 
 
+class Worn(Words):
+    """`Words` with dropout and a mind of its own: it writes down how it was called, and fails at the call that it is told."""
+
+    def __init__(self, fails_at=0):
+        super().__init__()
+        self.dropout = nn.Dropout(0.9)
+        self.fails_at, self.found = fails_at, []
+
+    def forward(self, tokens):
+        modes = {module.training for module in self.modules()}
+        self.found.append((modes, torch.backends.cudnn.enabled, torch.is_inference_mode_enabled(), len(tokens)))
+        embedded = self.dropout(self.embedding(tokens))
+        if len(self.found) == self.fails_at:
+            raise ValueError("worn out\nby its use")
+        return self.rest(embedded)[0]
+
+
 def whereabouts(model):
     """All that `attribute` could leave changed."""
     modules = [(module.training, sorted(vars(module)), vars(module).get("forward")) for module in model.modules()]
@@ -69,3 +90,11 @@ def whereabouts(model):
     parameters = [(p.tolist(), p.requires_grad, None if p.grad is None else p.grad.tolist()) for p in model.parameters()]
     modes = torch.backends.cudnn.enabled, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
     return modules, hooks, parameters, modes, torch.get_rng_state().tolist()
+
+
+def refused(model, inputs, **options):
+    """What an `InputError` says, which is one line."""
+    with pytest.raises(lx.InputError) as caught:
+        lx.attribute(model, inputs, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

@@ -10,7 +10,7 @@ import captum.attr
 import numpy as np
 import pytest
 import torch
-from attributed import ENDS, THREE, VALID, Function, Packed, Words, features, held_at_padding, tokens, whereabouts
+from attributed import ENDS, METHODS, THREE, VALID, Function, Packed, Words, Worn, features, held_at_padding, refused, tokens, whereabouts
 from cases import FORMS, call_of, close, peephole_lstm, randomise, torch_lstm
 from mechanisms import adding, counter
 from torch import nn
@@ -19,26 +19,6 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import lstm_explain as lx
 from lstm_explain.analyses.attribution.methods import METHODS as KNOWN
-
-METHODS = ["integrated_gradients", "saliency", "input_x_gradient", "occlusion"]
-
-
-class Worn(Words):
-    """`Words` with dropout and a mind of its own: it writes down how it was called, and fails at the call that it is told."""
-
-    def __init__(self, fails_at=0):
-        super().__init__()
-        self.dropout = nn.Dropout(0.9)
-        self.fails_at, self.found = fails_at, []
-
-    def forward(self, tokens):
-        modes = {module.training for module in self.modules()}
-        self.found.append((modes, torch.backends.cudnn.enabled, torch.is_inference_mode_enabled(), len(tokens)))
-        embedded = self.dropout(self.embedding(tokens))
-        if len(self.found) == self.fails_at:
-            raise ValueError("worn out\nby its use")
-        return self.rest(embedded)[0]
-
 
 # ---- Adding up
 
@@ -647,14 +627,6 @@ REFUSED = {
     "no_nodes": ({"n_steps": 0}, "needed n_steps as a positive whole number, got 0"),
     "no_rows": ({"internal_batch_size": 0}, "needed internal_batch_size as a positive whole number, got 0"),
 }
-
-
-def refused(model, inputs, **options):
-    """What an `InputError` says, which is one line."""
-    with pytest.raises(lx.InputError) as caught:
-        lx.attribute(model, inputs, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from attributed import ENDS, THREE, VALID, Function, Words, features, tokens
 from cases import close, peephole_lstm, torch_lstm
+from matplotlib.figure import Figure
 
 import lstm_explain as lx
 
@@ -92,6 +93,12 @@ def test_it_finds_the_steps_that_gate_the_others():
     plain = lx.attribute(Function(gated), inputs, method="saliency")
     rescaled = lx.attribute(Function(gated), inputs, method="saliency", temporal_rescaling=True)
     assert plain.attributions[0, 2, 0] < 1e-6 and rescaled.attributions[0].argmax() == 4 and rescaled.attributions[0, 2, 0] == 1
+
+
+def test_the_picture_names_no_unit_of_the_output():
+    for rescaling, unit in ((True, "rescaled in time, from 0 to 1"), (False, "in units of the output")):
+        result = lx.attribute(torch_lstm(THREE), features(), target=(-1, 1), method="saliency", temporal_rescaling=rescaling)
+        assert lx.plot(result, Figure().add_subplot()).get_ylabel() == f"attribution, {unit}"
 
 
 @pytest.mark.parametrize(

@@ -356,29 +356,29 @@ def attribute(
             at_baseline,
             allowed,
             n_steps,
-            partition,
-            lambda donors: torch.where(valid, joined.donated(points, donors, ends), points),
-            sample,
-            n_samples,
-            seed,
+            partition=partition,
+            donated=lambda donors: torch.where(valid, joined.donated(points, donors, ends), points),
+            baseline_sample=sample,
+            n_samples=n_samples,
+            seed=seed,
         )
-        found, settings, *drawn = how(problem)
+        found, settings, *errors = how(problem)
         if temporal_rescaling:
-            of = partial(_per_number, how, method)
-            found = temporally_rescaled(problem, of, by_step=path is not None)
-            settings, drawn, at_baseline = settings | {"temporal_rescaling": True}, [], None
+            found = temporally_rescaled(problem, partial(_per_number, how, method), by_step=path is not None)
+            # Neither the method's errors nor the difference of outputs are of these numbers.
+            settings, errors, at_baseline = settings | {"temporal_rescaling": True}, [], None
     groups = by is not None or feature_mask is not None and not (isinstance(feature_mask, str) and feature_mask in ("step", "element"))
     by_group = group_spread = spread = delta = None
     if temporal_rescaling:
         terms = found
     elif method in BY_GROUP:
-        terms, by_group, group_spread = found, found, drawn[0]
+        terms, by_group, group_spread = found, found, errors[0]
         shared = (joined.single and partition.of_steps) or partition
         found, spread = shared.shares(found), None if group_spread is None else shared.shares(group_spread)
     else:
         terms = found = torch.where(valid, found.double(), 0.0)
         by_group = partition.sums(found)
-        spread, group_spread = drawn if len(drawn) == 2 else (None, None)
+        spread, group_spread = errors or (None, None)
     if at_baseline is not None:
         delta = (terms.flatten(1).sum(1) - (at_input.double() - at_baseline.double())).cpu().numpy()
     attributions, *others = (part.cpu().numpy() for part in joined.as_given(found))

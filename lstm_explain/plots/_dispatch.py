@@ -33,8 +33,8 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
     Parameters
     ----------
     result
-        What an analysis returned: `lx.saturation`, `lx.timescale`, `lx.unit_text`, `lx.attribute`, `lx.probe`,
-        `lx.unit_scores`, `lx.compare_runs`, `lx.ablation`.
+        What an analysis returned: `lx.saturation`, `lx.timescale`, `lx.unit_text`, `lx.attribute`, `lx.attribution_matrix`,
+        `lx.probe`, `lx.unit_scores`, `lx.compare_runs`, `lx.ablation`.
     ax : matplotlib Axes, optional
         Where to draw; new ones from pyplot if left out, so that a notebook shows them.
     title : str, optional
@@ -48,14 +48,15 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
         saturation   ``scatter``, ``histogram``                 gate, layer
         timescale    ``survival``, ``half_life``, ``retention`` layer, unit
         unit_text    (one)                                      columns
-        attribution  ``steps``, ``text``, ``map``               example, tokens, feature_names, start, columns
+        attribution  ``steps``, ``text``, ``map``, ``groups``   example, tokens, feature_names, start, columns
+        matrix       (one)                                      example, tokens
         probing      ``scores``, ``matrix``                     label, units
         unit_scores  (one)
         compare_runs (one)
         ablation     ``effects``, ``removal``                   label, units, notes
         ============ ========================================== ================================================
 
-        With ``tokens=`` the default for an attribution is ``text``.
+        With ``tokens=`` the default for an attribution is ``text``, and ``groups`` where it has groups.
 
     Returns
     -------

@@ -66,6 +66,11 @@ def legible(character: str) -> str:
     return _SHOWN.get(character, r"\$" if character == "$" else character if character.isprintable() else "·")
 
 
+def plain(token: str) -> str:
+    """A token as a label of an axis."""
+    return token.replace("$", r"\$") if token.strip() and token.isprintable() else repr(token)[1:-1]
+
+
 def _places(tokens: Sequence[str], columns: int) -> tuple[list[list[tuple[int, int]]], int]:
     """Where each token's characters stand, (line, column), wrapped at `columns`; and how many lines there are."""
     places: list[list[tuple[int, int]]] = []

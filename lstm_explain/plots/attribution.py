@@ -9,7 +9,7 @@ from matplotlib.colors import Normalize
 from lstm_explain.analyses.attribution.result import AttributionResult
 from lstm_explain.errors import InputError
 from lstm_explain.plots._dispatch import chosen, draw
-from lstm_explain.plots._text import COLUMNS, SIGNED, draw_text
+from lstm_explain.plots._text import COLUMNS, SIGNED, draw_text, plain
 
 
 @draw.register
@@ -24,7 +24,8 @@ def draw_attribution(
     columns: int = COLUMNS,
 ) -> None:
     """Draw one example's attributions over its tokens, as bars by step, or as a map of features and steps."""
-    drawn = chosen("kind", kind, ("steps", "text", "map")) if kind or tokens is None else "text"
+    usual = "groups" if result.by_group is not None else "steps"
+    drawn = chosen("kind", kind, ("steps", "text", "map", "groups")) if kind else usual if tokens is None else "text"
     if not 0 <= example < len(result.valid):
         raise InputError(f"needed example from 0 to {len(result.valid) - 1}, got {example}")
     steps = int(result.valid[example].sum())
@@ -32,12 +33,14 @@ def draw_attribution(
         raise InputError(f"needed start from 0 to {steps - 1}, got {start}")
     shown, values = slice(start, steps), result.by_step[example]
     what = f"attribution to {result.explained[example]}"
-    if drawn == "steps":
+    if drawn == "groups":
+        _draw_groups(result, ax, example)
+    elif drawn == "steps":
         ax.bar(np.arange(start, steps), values[shown], color=["C1" if value > 0 else "C0" for value in values[shown]], width=0.9)
         ax.axhline(0, color="0.5", linewidth=0.8)
-        ax.set(xlabel="step", ylabel="attribution, in units of the output")
+        ax.set(xlabel="step", ylabel=f"attribution, {result.unit}")
         if tokens is not None and steps - start <= 60:
-            ax.set_xticks(np.arange(start, steps), [_plain(token) for token in tokens[start:steps]])
+            ax.set_xticks(np.arange(start, steps), [plain(token) for token in tokens[start:steps]])
     elif drawn == "text":
         if tokens is None or len(tokens) < steps:
             raise InputError(f"needed tokens= for the example's {steps} steps, got {0 if tokens is None else len(tokens)}")
@@ -48,7 +51,7 @@ def draw_attribution(
             values[shown],
             norm=Normalize(-limit, limit),
             cmap=SIGNED,
-            label="attribution, in units of the output: red raises it, blue lowers it",
+            label=f"attribution, {result.unit}: red raises it, blue lowers it",
             columns=columns,
         )
     else:
@@ -68,9 +71,24 @@ def draw_attribution(
         ax.set(xlabel="step", ylabel="feature")
         if feature_names is not None:
             ax.set_yticks(range(len(feature_names)), feature_names)
-        ax.figure.colorbar(image, ax=ax).set_label("attribution, in units of the output")
-    ax.set_title(f"{what}, by {result.method.replace('_', ' ')}")
+        ax.figure.colorbar(image, ax=ax).set_label(f"attribution, {result.unit}")
+    checked = ""
+    if drawn == "groups":
+        share = None if result.relative_delta is None else float(result.relative_delta[example])
+        checked = "\nit doesn't claim to add up" if share is None else f"\nresidual {share:.0e} of the difference of outputs"
+    ax.set_title(f"{what}, by {result.method.replace('_', ' ')}{checked}")
 
 
-def _plain(token: str) -> str:
-    return token.replace("$", r"\$") if token.strip() and token.isprintable() else repr(token)[1:-1]
+def _draw_groups(result: AttributionResult, ax: Axes, example: int) -> None:
+    """Bars, the first group on top; under them what the groups don't add up to, where there is something to add up to."""
+    if result.groups is None or result.by_group is None:
+        raise InputError('needed attributions to groups for kind="groups", got none: give lx.attribute by=')
+    names, values = list(result.groups), result.by_group[example]
+    errors = None if result.group_spread is None else result.group_spread[example]
+    ax.barh(names, values, xerr=errors, color=["C1" if value > 0 else "C0" for value in values], height=0.8)
+    if result.convergence_delta is not None:
+        ax.barh(["not attributed"], [-float(result.convergence_delta[example])], color="0.6", height=0.8)
+    ax.axvline(0, color="0.5", linewidth=0.8)
+    ax.grid(False, axis="y")
+    ax.invert_yaxis()
+    ax.set(xlabel="attribution, in units of the output" if errors is None else "attribution (lines: standard errors)")

@@ -1,14 +1,19 @@
 """`attribute`: what each step and feature of the input contributed to one number of the output."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lstm_explain.analyses.attribution.budget import rows_within
 from lstm_explain.analyses.attribution.explained import Explained, targets_of
-from lstm_explain.analyses.attribution.methods import Problem, method_named
+from lstm_explain.analyses.attribution.joined import Joined, flat, taken_apart
+from lstm_explain.analyses.attribution.methods import BY_GROUP, COMPLETE, RANDOM, WITHOUT_BASELINE, Method, Problem, method_named
+from lstm_explain.analyses.attribution.partition import partition_of
+from lstm_explain.analyses.attribution.rescaling import temporally_rescaled
 from lstm_explain.analyses.attribution.result import AttributionResult
 from lstm_explain.display import number
 from lstm_explain.errors import InputError, as_input_error
@@ -71,25 +76,53 @@ def _as_points(model: nn.Module, inputs: Any, embedding: str | None) -> tuple[Te
         return layer.forward(inputs.long()).detach().clone(), path, layer
 
 
-def _baselines(baselines: Any, points: Tensor, layer: nn.Embedding | None) -> Tensor:
-    """A baseline for every point: a number, a tensor that broadcasts to the points, or tokens where the inputs are tokens."""
+def _given(baselines: Any, device: torch.device, layer: nn.Embedding | None) -> Tensor:
+    """A baseline as numbers in the space of the points: tokens by their embeddings."""
     try:
-        given = torch.as_tensor(0.0 if baselines is None else baselines, device=points.device).detach()
+        given = torch.as_tensor(0.0 if baselines is None else baselines, device=device).detach()
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"needed baselines as a number or a tensor, got {type(baselines).__name__}") from None
-    if layer is not None and not given.is_floating_point():
-        if given.numel() and not 0 <= int(given.min()) <= int(given.max()) < layer.num_embeddings:
-            raise InputError(
-                f"needed baseline tokens from 0 to {layer.num_embeddings - 1}, got {int(given.min())} to {int(given.max())}; a vector is "
-                "given as floating-point numbers"
-            )
-        with torch.no_grad():
-            given = layer.forward(given)
+    if layer is None or given.is_floating_point():
+        return given
+    if given.numel() and not 0 <= int(given.min()) <= int(given.max()) < layer.num_embeddings:
+        raise InputError(
+            f"needed baseline tokens from 0 to {layer.num_embeddings - 1}, got {int(given.min())} to {int(given.max())}; a vector is "
+            "given as floating-point numbers"
+        )
+    with torch.no_grad():
+        return layer.forward(given)
+
+
+def _baselines(baselines: Any, points: Tensor, layer: nn.Embedding | None, sample: bool) -> Tensor:
+    """A baseline for every point: a number, a tensor that broadcasts to the points, or tokens where the inputs are tokens.
+
+    With `sample`, what has as many axes as the points is several baselines, which needn't be as many as the examples.
+    """
+    given = _given(baselines, points.device, layer)
+    wanted = points.shape
+    if sample:
+        wanted = torch.Size((len(given) if given.dim() == points.dim() else 1, *points.shape[1:]))
     try:
-        return given.to(points.dtype).expand(points.shape).clone()
+        return given.to(points.dtype).expand(wanted).clone()
     except RuntimeError:
-        shape, wanted = tuple(given.shape), tuple(points.shape)
-        raise InputError(f"needed baselines as a number or a tensor that broadcasts to {wanted}, got shape {shape}") from None
+        shape = tuple(given.shape)
+        raise InputError(f"needed baselines as a number or a tensor that broadcasts to {tuple(wanted)}, got shape {shape}") from None
+
+
+def _joined_baselines(baselines: Any, joined: Joined, points: Tensor, layer: nn.Embedding | None, sample: bool) -> Tensor:
+    """Baselines for each input, as points."""
+    parts = joined.as_given(points)
+    each = flat(baselines) if isinstance(baselines, tuple) else [baselines] * len(parts)
+    if len(each) != len(parts):
+        raise InputError(f"needed baselines for each of {len(parts)} inputs, or one number, got {len(each)}")
+    if joined.single:
+        return _baselines(each[0], parts[0], layer, sample)
+    if sample and any(isinstance(one, Tensor) for one in each):
+        raise InputError("needed baselines of gradient_shap as numbers where there are several inputs, got a tensor")
+    layers = (layer, *[None] * (len(parts) - 1))
+    given = [_baselines(one, part, here, False) for one, part, here in zip(each, parts, layers, strict=True)]
+    whole = joined.join(joined.batch_first(given))
+    return whole[:1] if sample else whole
 
 
 def _numbers(explained: Explained, points: Tensor, rows_at_once: int, where: str) -> Tensor:
@@ -104,10 +137,10 @@ def _numbers(explained: Explained, points: Tensor, rows_at_once: int, where: str
     return numbers
 
 
-def _copies(explained: Explained, points: Tensor) -> Tensor:
+def _copies(explained: Explained, points: Tensor, time: int) -> Tensor:
     """The last example's number beside copies of itself."""
     # Never as many as there are steps.
-    rows = torch.full((3 if points.shape[1] == 2 else 2,), len(points) - 1, device=points.device)
+    rows = torch.full((3 if time == 2 else 2,), len(points) - 1, device=points.device)
     with torch.no_grad():
         return explained(points[rows], rows)
 
@@ -130,30 +163,55 @@ def _check_gradient(explained: Explained, points: Tensor) -> None:
         raise InputError("needed a gradient from the output to the inputs, got none: something on the way detaches; occlusion needs none")
 
 
-def _check_settings(baselines: Any, method: str, tolerance: Any, n_steps: Any, internal_batch_size: Any) -> None:
-    if baselines is not None and method in ("saliency", "input_x_gradient"):
+def _check_settings(given: dict[str, Any], method: str, tolerance: Any) -> None:
+    if given["baselines"] is not None and method in WITHOUT_BASELINE | {"input_x_gradient"}:
         raise InputError(f"needed no baselines for {method}, which has none, got some")
-    for name, value in (("n_steps", n_steps), ("internal_batch_size", internal_batch_size)):
-        if value is not None and not (isinstance(value, int) and value > 0):
-            raise InputError(f"needed {name} as a positive whole number, got {value!r}")
+    for name in ("n_steps", "internal_batch_size", "memory_budget", "n_samples"):
+        if given[name] is not None and not (isinstance(given[name], int) and given[name] > 0):
+            raise InputError(f"needed {name} as a positive whole number, got {given[name]!r}")
+    if not isinstance(given["seed"], int) or given["seed"] < 0:
+        raise InputError(f"needed seed as a whole number from 0, got {given['seed']!r}")
     if tolerance is not None and not 0 < tolerance < float("inf"):
         raise InputError(f"needed a positive tolerance, got {tolerance!r}")
+    if given["n_samples"] is not None and method not in RANDOM:
+        raise InputError(f"needed n_samples only for {', '.join(sorted(RANDOM))}, got it for {method}")
+    if given["internal_batch_size"] is not None and given["memory_budget"] is not None:
+        raise InputError("needed internal_batch_size or memory_budget, got both")
+    if given["feature_mask"] is not None and method not in BY_GROUP:
+        raise InputError(f"needed feature_mask only for methods that replace inputs, got it for {method}: give groups with by=")
+    if given["feature_mask"] is not None and given["by"] is not None:
+        raise InputError("needed feature_mask or by, which say what belongs together, got both")
+
+
+def _check_rescaling(inputs: tuple[Any, ...], method: str, by: Any) -> None:
+    if method == "feature_permutation":
+        raise InputError("needed a method that explains each example by itself for temporal_rescaling, got feature_permutation")
+    if by is not None:
+        raise InputError("needed no groups with temporal_rescaling, whose numbers don't add up, got by=")
+    if len(inputs) > 1:
+        raise InputError(f"needed one input for temporal_rescaling, got {len(inputs)}")
 
 
 def attribute(
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Tensor | tuple[Any, ...],
     *,
     target: Target | list[Any] | Tensor | None = None,
     method: str = "integrated_gradients",
-    baselines: Tensor | float | int | None = None,
+    baselines: Tensor | float | int | tuple[Any, ...] | None = None,
+    by: Any = None,
+    feature_mask: Any = None,
+    temporal_rescaling: bool = False,
     additional_forward_args: Any = None,
     output: Callable[[Any], Tensor] | None = None,
     embedding: str | None = None,
     lengths: Tensor | Sequence[int] | None = None,
     tolerance: float | None = None,
     n_steps: int = 512,
+    n_samples: int | None = None,
+    seed: int = 0,
     internal_batch_size: int | None = None,
+    memory_budget: int | None = None,
 ) -> AttributionResult:
     """What each step and feature of the input contributed to one number of the output.
 
@@ -163,20 +221,49 @@ def attribute(
     Parameters
     ----------
     model : torch.nn.Module
-        Called as ``model(inputs, *additional_forward_args)``; reads the batch first, each example by itself (which is checked).
-    inputs : Tensor ``(batch, time[, feature])``
-        Features; or tokens ``(batch, time)`` as whole numbers, which are attributed in the space of the model's embedding.
+        Called as ``model(inputs, *additional_forward_args)``, or ``model(*inputs, *additional_forward_args)`` where they are several;
+        reads the batch first, each example by itself (which is checked).
+    inputs : Tensor ``(batch, time[, feature])``, or tuple
+        Features; or tokens ``(batch, time)`` as whole numbers, which are attributed in the space of the model's embedding. Of a tuple,
+        the first is that; the others are floating-point numbers with the batch first, padded like the first where they are ``(batch,
+        time, feature)``; states ``(layer, batch, unit)`` are in a tuple of their own, as in ``(x, (h_0, c_0))``, or ``(x, (h_0,))`` for a
+        model that takes a tensor.
     target : optional
         Which element of each example's output: None for an output ``(batch,)``, a class for ``(batch, class)``, ``(step,)`` for
         ``(batch, time)``, ``(step, class)`` for ``(batch, time, class)``; or a list with one for each example. Step -1 is the last
         valid one.
-    method : {"integrated_gradients", "saliency", "input_x_gradient", "occlusion"}
-        Integrated gradients (Sundararajan, Taly & Yan 2017) by Gauss-Legendre, with 8 nodes, then 16, 32, ... for the examples whose
-        attributions don't add up within `tolerance`. Saliency (Simonyan, Vedaldi & Zisserman 2014): the size of the gradient. Input x
-        gradient (Shrikumar et al. 2016). Occlusion (Zeiler & Fergus 2014): what changes when one step gets the baseline's value.
-    baselines : number or Tensor, optional
+    method : str
+        By gradients, for each number of the inputs:
+
+        - ``integrated_gradients`` (Sundararajan, Taly & Yan 2017), by Gauss-Legendre with 8 nodes, then 16, 32, ... for the examples whose
+          attributions don't add up within `tolerance`;
+        - ``gradient_shap`` (Erion et al. 2021; Captum's GradientShap): the same at random places, between the inputs and baselines drawn
+          from several; adds up on average over the draws;
+        - ``saliency`` (Simonyan, Vedaldi & Zisserman 2014), the size of the gradient, and ``input_x_gradient`` (Shrikumar et al. 2016),
+          which needn't add up.
+
+        By replacing inputs, for each step or as `feature_mask` or `by` say:
+
+        - ``occlusion`` (Zeiler & Fergus 2014) and ``feature_ablation``: what changes when one group gets the baseline's values;
+        - ``feature_permutation`` (Breiman 2001): when it gets another example's, drawn at random; neither need add up;
+        - ``shapley_value_sampling`` (Castro, Gomez & Tejada 2009): what each group adds on average over random orders; adds up;
+        - ``kernel_shap`` (Lundberg & Lee 2017): the same from a linear model of random coalitions; adds up;
+        - ``shapley`` (Shapley 1953): the same exactly, for up to 8 groups, by 2^groups runs.
+    baselines : number, Tensor or tuple, optional
         What stands for "nothing was there": a number, or a tensor that broadcasts to the inputs (or to their embeddings); tokens, where
-        the inputs are tokens. Zero if left out. Padding is never changed.
+        the inputs are tokens; or one for each of several inputs. Zero if left out. Padding is never changed. For gradient_shap a tensor
+        with as many axes as the inputs is ``(baseline, time[, feature])``, several to draw from.
+    by : optional
+        Which inputs belong together: "step", "feature", "element" (each number) or "input" (each of several inputs); a number of steps in
+        a window; names with their features, or with masks of truth values, as in ``{"audio": range(40), "video": slice(40, 60)}``, where
+        what has no name is the rest; or a mask of whole numbers that broadcasts to the inputs, the same number for the same group. The
+        result has their contributions in `by_group`.
+    feature_mask : optional
+        The same, by Captum's name, for methods that replace inputs; of several inputs a tuple of masks.
+    temporal_rescaling : bool
+        Whether to rescale the method's attributions in time (Ismail et al. 2020): each number by how much all attributions change when its
+        step is at the baseline, times the same of this number alone, both from 0 to 1. It takes an attribution for each step and for each
+        number of nearly half the steps. Of tokens and series of single numbers it is the step's. The result doesn't add up.
     additional_forward_args : optional
         What else the model is called with; tensors whose first axis is as long as the batch go along with their example.
     output : callable, optional
@@ -190,8 +277,16 @@ def attribute(
         What the residual may be, as a share of the difference of outputs: 1e-6 in float64, 1e-4 in float32, 2e-2 below.
     n_steps : int
         At most so many nodes for integrated gradients.
+    n_samples : int, optional
+        Random draws: orders of shapley_value_sampling (25 if left out), places of gradient_shap (50), exchanges of feature_permutation
+        (25), coalitions of each of five fits of kernel_shap (200 more than four times the groups). Their standard errors are in `spread`.
+    seed : int
+        Of these draws, which are the same for each example, whatever is beside it, and leave the global generators alone.
     internal_batch_size : int, optional
         Rows in one forward pass; as many as make 16,384 time steps if left out.
+    memory_budget : int, optional
+        Bytes that a pass may hold, in place of rows: inputs, their gradients and what autograd keeps, as measured on this model. Weights
+        and results are beside it.
 
     Returns
     -------
@@ -214,53 +309,137 @@ def attribute(
     if not isinstance(model, nn.Module):
         raise InputError(f"needed a torch.nn.Module, got {type(model).__name__}")
     how = method_named(method)
-    _check_settings(baselines, method, tolerance, n_steps, internal_batch_size)
+    given = {"baselines": baselines, "by": by, "feature_mask": feature_mask, "n_steps": n_steps, "n_samples": n_samples, "seed": seed}
+    _check_settings(given | {"internal_batch_size": internal_batch_size, "memory_budget": memory_budget}, method, tolerance)
+    each = inputs if isinstance(inputs, tuple) and inputs else (inputs,)
+    if temporal_rescaling:
+        _check_rescaling(each, method, by)
     with _evaluated(model):
-        points, path, layer = _as_points(model, inputs, embedding)
-        batch, time = points.shape[:2]
+        first, path, layer = _as_points(model, each[0], embedding)
+        batch, time = first.shape[:2]
         known = None if lengths is None else checked_lengths(lengths, batch, time).cpu()
         steps = torch.arange(time) < (torch.full((batch,), time) if known is None else known).unsqueeze(1)
-        valid = steps.to(points.device).reshape(batch, time, *[1] * (points.dim() - 2)).expand(points.shape)
-        baseline = torch.where(valid, _baselines(baselines, points, layer), points)
+        joined = Joined(first, *taken_apart(each, padded=not bool(steps.all())), nested=each)
+        points, valid = joined.join([first, *joined.further]), joined.steps(steps.to(first.device))
+        partition = partition_of(next((one for one in (by, feature_mask) if one is not None), "step"), joined, valid, layer is not None)
+        given_baseline = _joined_baselines(baselines, joined, points, layer, sample=method == "gradient_shap")
+        sample = given_baseline if method == "gradient_shap" else None
+        baseline = torch.where(valid, given_baseline if sample is None else given_baseline[:1], points)
         wanted = targets_of(target, batch)
-        explained = Explained(model, inputs.detach().clone(), path, additional_forward_args, output, wanted, known)
-        rows_at_once = internal_batch_size or max(1, STEPS_AT_ONCE // time)
+        explained = Explained(model, each[0].detach().clone(), path, additional_forward_args, output, wanted, known, joined)
         # Of tokens, the first pass must not be square: it shows whether the model turns them.
-        copies = None if path is None else _copies(explained, points)
+        copies = None if path is None else _copies(explained, points, time)
+        rows_at_once = internal_batch_size or max(1, STEPS_AT_ONCE // time)
+        if memory_budget is not None:
+            rows_at_once = rows_within(memory_budget, explained, points)
         at_input = _numbers(explained, points, rows_at_once, "")
-        copies = _copies(explained, points) if copies is None else copies
+        copies = _copies(explained, points, time) if copies is None else copies
         _check_independent(copies, at_input, points.dtype)
-        if method != "occlusion":
+        if method not in BY_GROUP:
             _check_gradient(explained, points)
         elsewhere = " at the baseline: choose another with baselines="
-        at_baseline = None if method == "saliency" else _numbers(explained, baseline, rows_at_once, elsewhere)
+        at_baseline = None
+        if sample is not None:
+            numbers = [_numbers(explained, torch.where(valid, one, points), rows_at_once, elsewhere).double() for one in sample]
+            at_baseline = torch.stack(numbers).mean(0)
+        elif method not in WITHOUT_BASELINE:
+            at_baseline = _numbers(explained, baseline, rows_at_once, elsewhere)
         allowed = TOLERANCE.get(points.dtype, LOOSEST) if tolerance is None else tolerance
-        problem = Problem(points, baseline, valid, explained, rows_at_once, at_input, at_baseline, allowed, n_steps)
-        found, settings = how(problem)
-    attributions = torch.where(valid if found.dim() == valid.dim() else steps.to(points.device), found.double(), 0.0)
-    delta = None
+        ends = steps.sum(1).to(points.device)
+        problem = Problem(
+            points,
+            baseline,
+            valid,
+            explained,
+            rows_at_once,
+            at_input,
+            at_baseline,
+            allowed,
+            n_steps,
+            partition=partition,
+            donated=lambda donors: torch.where(valid, joined.donated(points, donors, ends), points),
+            baseline_sample=sample,
+            n_samples=n_samples,
+            seed=seed,
+        )
+        found, settings, *errors = how(problem)
+        if temporal_rescaling:
+            found = temporally_rescaled(problem, partial(_per_number, how, method), by_step=path is not None)
+            # Neither the method's errors nor the difference of outputs are of these numbers.
+            settings, errors, at_baseline = settings | {"temporal_rescaling": True}, [], None
+    groups = by is not None or feature_mask is not None and not (isinstance(feature_mask, str) and feature_mask in ("step", "element"))
+    by_group = group_spread = spread = delta = None
+    if temporal_rescaling:
+        terms = found
+    elif method in BY_GROUP:
+        terms, by_group, group_spread = found, found, errors[0]
+        shared = (joined.single and partition.of_steps) or partition
+        found, spread = shared.shares(found), None if group_spread is None else shared.shares(group_spread)
+    else:
+        terms = found = torch.where(valid, found.double(), 0.0)
+        by_group = partition.sums(found)
+        spread, group_spread = errors or (None, None)
     if at_baseline is not None:
-        delta = (attributions.flatten(1).sum(1) - (at_input.double() - at_baseline.double())).cpu().numpy()
-    complete = method == "integrated_gradients"
+        delta = (terms.flatten(1).sum(1) - (at_input.double() - at_baseline.double())).cpu().numpy()
+    attributions, *others = (part.cpu().numpy() for part in joined.as_given(found))
     return AttributionResult(
-        attributions=attributions.cpu().numpy(),
+        attributions=attributions,
         valid=steps.numpy(),
         output=at_input.double().cpu().numpy(),
         baseline_output=None if at_baseline is None else at_baseline.double().cpu().numpy(),
         convergence_delta=delta,
-        converged=problem.adds_up(attributions, problem.rows).cpu().numpy() if complete else None,
+        converged=problem.adds_up(terms, problem.rows).cpu().numpy() if method in COMPLETE and not temporal_rescaling else None,
         explained=tuple(_element_in_words(explained.index[row]) for row in range(batch)),
         method=method,
         settings={
             "tolerance": allowed,
             "n_steps_at_most": n_steps,
             "baselines": _in_words(baselines, method),
+            "by": _groups_in_words(by if feature_mask is None else feature_mask) if groups or method in BY_GROUP else None,
             "embedding": path,
             "dtype": str(points.dtype).removeprefix("torch."),
             **settings,
         },
         padding="unknown" if known is None else "none" if bool(steps.all()) else "known",
+        others=tuple(others),
+        groups=partition.names if groups and by_group is not None else None,
+        by_group=by_group.cpu().numpy() if groups and by_group is not None else None,
+        spread=None if spread is None else joined.as_given(spread)[0].cpu().numpy(),
+        group_spread=None if group_spread is None or not groups else group_spread.cpu().numpy(),
     )
+
+
+def _per_number(how: Method, method: str, problem: Problem) -> Tensor:
+    """A method's attributions of every number of the input."""
+    found = how(problem)[0]
+    return problem.partition.shares(found) if method in BY_GROUP else problem.masked(found.double(), problem.rows)
+
+
+def output_shape(
+    model: nn.Module,
+    inputs: Tensor,
+    args: Any,
+    output: Callable[[Any], Tensor] | None,
+    embedding: str | None,
+    lengths: Tensor | Sequence[int] | None,
+) -> torch.Size:
+    """The shape of what the model returns for its longest example and copies of it.
+
+    Raises
+    ------
+    InputError
+        If the model can't be called with the inputs.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"needed a torch.nn.Module, got {type(model).__name__}")
+    with _evaluated(model), torch.no_grad():
+        points, path, _ = _as_points(model, inputs, embedding)
+        batch, time = points.shape[:2]
+        known = None if lengths is None else checked_lengths(lengths, batch, time).cpu()
+        longest = 0 if known is None else int(known.argmax())
+        # Never as many as there are steps.
+        rows = torch.full((3 if time == 2 else 2,), longest, device=points.device)
+        return Explained(model, inputs.detach().clone(), path, args, output, [None] * batch, known).shape(points[rows], rows)
 
 
 def _element_in_words(index: tuple[int, ...]) -> str:
@@ -268,8 +447,16 @@ def _element_in_words(index: tuple[int, ...]) -> str:
 
 
 def _in_words(baselines: Any, method: str) -> str | None:
-    if method == "saliency":
+    if method in WITHOUT_BASELINE:
         return None
+    if isinstance(baselines, tuple):
+        return f"{len(baselines)} of them, one for each input"
     given = torch.as_tensor(0.0 if baselines is None else baselines)
     kind = "token " if not given.is_floating_point() and baselines is not None else ""
     return f"{kind}{number(float(given))}" if given.dim() == 0 else f"{kind}tensor {tuple(given.shape)}"
+
+
+def _groups_in_words(by: Any) -> str | int:
+    if by is None or isinstance(by, (str, int)):
+        return "step" if by is None else by
+    return f"names {', '.join(map(str, by))}" if isinstance(by, Mapping) else "mask"

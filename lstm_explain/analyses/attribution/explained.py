@@ -1,6 +1,7 @@
 """The one number to explain for each example: out of any model, at points that take the place of its inputs or their embeddings."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lstm_explain.analyses.attribution.joined import Joined
 from lstm_explain.errors import InputError, as_input_error
 from lstm_explain.recording.stand_in import replaced
 
@@ -40,6 +42,13 @@ def _whole(target: Any) -> Wanted:
     return tuple(int(part) for part in parts) if isinstance(target, (tuple, list)) else int(target)
 
 
+@dataclass(frozen=True)
+class Shared:
+    """A tensor that isn't by example, however long it is."""
+
+    value: Tensor
+
+
 class Explained:
     """A model, a target for each example, and how to put points in the place of what it reads.
 
@@ -58,7 +67,9 @@ class Explained:
         output: Callable[[Any], Tensor] | None,
         targets: list[Wanted],
         lengths: Tensor | None,
+        joined: Joined | None = None,
     ) -> None:
+        self._joined = joined
         self._model, self._inputs, self._embedding, self._output = model, inputs, embedding, output
         given = () if args is None else tuple(args) if isinstance(args, (tuple, list)) else (args,)
         self._args = tuple(arg.clone() if isinstance(arg, Tensor) and arg.is_inference() else arg for arg in given)
@@ -67,7 +78,7 @@ class Explained:
         self.index: dict[int, tuple[int, ...]] = {}
 
     def __call__(self, points: Tensor, rows: Tensor) -> Tensor:
-        """Points ``(n, time[, feature])``, each of the example that `rows` says, to ``(n,)``.
+        """Points ``(n, time[, feature])``, or of several inputs ``(n, point)``, each of the example that `rows` says, to ``(n,)``.
 
         Raises
         ------
@@ -86,19 +97,28 @@ class Explained:
         index = torch.tensor(elements, device=explained.device).reshape(len(rows), -1).long()
         return explained[(torch.arange(len(rows), device=explained.device), *index.unbind(1))]
 
+    def shape(self, points: Tensor, rows: Tensor) -> torch.Size:
+        """The shape of the tensor that is explained."""
+        return _tensor_of(self._call(points, rows), self._output).shape
+
     def _call(self, points: Tensor, rows: Tensor) -> Any:
         args = [
-            arg[rows.to(arg.device)] if isinstance(arg, Tensor) and arg.dim() and len(arg) == len(self._inputs) else arg
+            arg.value
+            if isinstance(arg, Shared)
+            else arg[rows.to(arg.device)]
+            if isinstance(arg, Tensor) and arg.dim() and len(arg) == len(self._inputs)
+            else arg
             for arg in self._args
         ]
         tokens = None if self._embedding is None else self._inputs[rows]
+        first, *further = [points] if self._joined is None else self._joined.arguments(points)
         shape = f"{tuple(self._inputs.shape)}, {str(self._inputs.dtype).removeprefix('torch.')}"
         with as_input_error(f"the model can't be called with inputs of shape {shape}"):
             if self._embedding is None:
-                return self._model(points, *args)
-            lookup = _Lookup(self, self._embedding, self._inputs[rows], points)
+                return self._model(first, *further, *args)
+            lookup = _Lookup(self, self._embedding, self._inputs[rows], first)
             with replaced(self._model.get_submodule(self._embedding), lookup):
-                returned = self._model(tokens, *args)
+                returned = self._model(tokens, *further, *args)
             if not lookup.calls:
                 raise InputError(f"needed {self._embedding} to be called in a forward pass, got a model that passes it by")
             return returned

@@ -11,7 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lstm_explain.analyses.attribution.explained import Explained
+from lstm_explain.analyses.attribution.coalitions import kernel_shap, shapley, shapley_value_sampling
+from lstm_explain.analyses.attribution.gradient_shap import gradient_shap
+from lstm_explain.analyses.attribution.partition import Partition
+from lstm_explain.analyses.attribution.replacing import feature_ablation, feature_permutation
 from lstm_explain.errors import InputError
 
 FEWEST_NODES = 8
@@ -28,18 +31,24 @@ def captum() -> Any:
 class Problem:
     """Points ``(batch, time[, feature])``, what stands for nothing in their place, and what the model makes of both.
 
-    Padding is the same in `inputs` and `baselines`; `valid` is as wide as they are.
+    Padding is the same in `inputs` and `baselines`; `valid` is as wide as they are. `partition` says what is replaced together;
+    `donated` puts the examples of some rows in the place of all, and `baseline_sample` has baselines to draw from.
     """
 
     inputs: Tensor
     baselines: Tensor
     valid: Tensor
-    explained: Explained
+    explained: Callable[[Tensor, Tensor], Tensor]
     rows_at_once: int
     at_input: Tensor
     at_baseline: Tensor | None
     tolerance: float
     n_steps: int
+    partition: Partition
+    donated: Callable[[Tensor], Tensor]
+    baseline_sample: Tensor | None = None
+    n_samples: int | None = None
+    seed: int = 0
 
     @property
     def rows(self) -> Tensor:
@@ -59,6 +68,38 @@ class Problem:
         rounding = 8 * torch.finfo(self.inputs.dtype).eps * scale
         return (terms.sum(1) - difference).abs() <= torch.maximum(self.tolerance * difference.abs(), rounding)
 
+    def draws(self, usual: int) -> int:
+        """How many random draws to make."""
+        return usual if self.n_samples is None else self.n_samples
+
+    def random(self) -> np.random.Generator:
+        """The draws of the seed from their beginning, the same for each example, so that none hangs on those beside it."""
+        return np.random.default_rng(self.seed)
+
+    def ends(self, example: int) -> tuple[float, float]:
+        """The number at one example's baseline, and at its inputs."""
+        assert self.at_baseline is not None
+        return float(self.at_baseline[example]), float(self.at_input[example])
+
+    def effects(self, baselines: Tensor) -> Tensor:
+        """What changes when each group gets the baselines' values ``(batch, group)``, by Captum, all groups of many examples in a pass."""
+        ablation, parts = captum().FeatureAblation(self.explained), []
+        for rows in self.rows.split(self.rows_at_once):
+            of = self.partition.of[rows]
+            if bool((of == of[:1]).all()):
+                of = of[:1]
+            attributions: Tensor = ablation.attribute(
+                self.inputs[rows],
+                baselines=baselines[rows],
+                feature_mask=of,
+                additional_forward_args=(rows,),
+                perturbations_per_eval=max(1, self.rows_at_once // len(rows)),
+            )
+            parts.append(attributions.double())
+        # Captum gives every number of a group the effect of the whole group.
+        size = self.partition.size
+        return torch.where(size > 0, self.partition.sums(torch.cat(parts)) / size.clamp(min=1), 0.0)
+
     def gradient(self, points: Tensor, rows: Tensor) -> Tensor:
         """The gradient of each number at its point, by Captum."""
         wanted = points.detach().clone().requires_grad_()
@@ -70,7 +111,14 @@ class Problem:
         return torch.cat([self.gradient(self.inputs[part], part) for part in self.rows.split(self.rows_at_once)])
 
 
-Method = Callable[[Problem], tuple[Tensor, dict[str, Any]]]
+Errors = Tensor | None
+Method = Callable[
+    [Problem],
+    tuple[Tensor, dict[str, Any]] | tuple[Tensor, dict[str, Any], Errors] | tuple[Tensor, dict[str, Any], Errors, Errors],
+]
+"""To attributions, of every number of the input or of every group (those in `BY_GROUP`), settings, and of random draws standard errors,
+of the attributions and of their sums over groups.
+"""
 
 
 def saliency(problem: Problem) -> tuple[Tensor, dict[str, Any]]:
@@ -81,24 +129,6 @@ def saliency(problem: Problem) -> tuple[Tensor, dict[str, Any]]:
 def input_x_gradient(problem: Problem) -> tuple[Tensor, dict[str, Any]]:
     """The input times its gradient."""
     return problem.inputs * problem.gradients(), {}
-
-
-def occlusion(problem: Problem) -> tuple[Tensor, dict[str, Any]]:
-    """What changes when one step gets the baseline's value."""
-    time = problem.inputs.shape[1]
-    step = torch.arange(time, device=problem.inputs.device).reshape(1, time, *[1] * (problem.inputs.dim() - 2))
-    ablation, parts = captum().FeatureAblation(problem.explained), []
-    for rows in problem.rows.split(problem.rows_at_once):
-        attributions: Tensor = ablation.attribute(
-            problem.inputs[rows],
-            baselines=problem.baselines[rows],
-            feature_mask=step.expand(1, *problem.inputs.shape[1:]),
-            additional_forward_args=(rows,),
-            perturbations_per_eval=max(1, problem.rows_at_once // len(rows)),
-        )
-        # Captum gives every feature of a step the effect of the whole step.
-        parts.append(attributions.reshape(len(rows), time, -1)[:, :, 0])
-    return torch.cat(parts), {}
 
 
 def integrated_gradients(problem: Problem) -> tuple[Tensor, dict[str, Any]]:
@@ -136,8 +166,21 @@ METHODS: dict[str, Method] = {
     "integrated_gradients": integrated_gradients,
     "saliency": saliency,
     "input_x_gradient": input_x_gradient,
-    "occlusion": occlusion,
+    "gradient_shap": gradient_shap,
+    "occlusion": feature_ablation,
+    "feature_ablation": feature_ablation,
+    "feature_permutation": feature_permutation,
+    "shapley_value_sampling": shapley_value_sampling,
+    "kernel_shap": kernel_shap,
+    "shapley": shapley,
 }
+BY_GROUP = frozenset({"occlusion", "feature_ablation", "feature_permutation", "shapley_value_sampling", "kernel_shap", "shapley"})
+"""Those that replace inputs, and give one number to each group of the partition; the others give one to each number of the input."""
+COMPLETE = frozenset({"integrated_gradients", "shapley_value_sampling", "kernel_shap", "shapley"})
+"""Those that claim to add up; gradient_shap does on average over its draws."""
+WITHOUT_BASELINE = frozenset({"saliency", "feature_permutation"})
+"""Those that compare with no single other output; input x gradient compares with zero."""
+RANDOM = frozenset({"gradient_shap", "feature_permutation", "shapley_value_sampling", "kernel_shap"})
 
 _REFUSED = {
     "deep_lift": "its rules don't cover products of gates: on a fused LSTM it is input x gradient under another name",

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_explain.display import jsonable, number, table
+from lstm_explain.errors import InputError
 from lstm_explain.trajectory import Padding
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ class AttributionResult:
     Attributes
     ----------
     attributions : ndarray ``(batch, time[, feature])``
-        In units of the output; exactly zero at padding. For tokens, `feature` is the embedding's axis. Occlusion has one value for each
-        step.
+        In units of the output; exactly zero at padding. For tokens, `feature` is the embedding's axis. A method that replaces inputs has
+        one value for each step where it doesn't divide steps; a group's value is in equal shares on its valid inputs, so that sums are
+        right, and whole in `by_group`. Of several inputs, the first one's.
     valid : ndarray of bool ``(batch, time)``
     output : ndarray ``(batch,)``
         The number that was explained.
@@ -33,13 +35,24 @@ class AttributionResult:
         a method without a baseline.
     converged : ndarray of bool ``(batch,)`` or None
         Whether the residual is within the tolerance of `settings`. None for a method that doesn't claim to add up: all but integrated
-        gradients.
+        gradients and Shapley values; gradient_shap adds up on average over its draws.
     explained : tuple of str ``(batch,)``
         Which element of the output, in words.
     method : str
     settings : mapping
         All that is needed to repeat it.
     padding : {"none", "known", "unknown"}
+    others : tuple of ndarray
+        Of several inputs, those after the first, each in its own shape.
+    groups : tuple of str, or None
+        Where groups were asked for, their names.
+    by_group : ndarray ``(batch, group)`` or None
+        What each group contributed, or its sum; groups are all of the inputs, so that the residual is the same.
+    spread : ndarray as `attributions`, or None
+        The standard error of random draws: how far, as one standard deviation, the mean would be from itself with another seed. None for a
+        method that draws nothing.
+    group_spread : ndarray ``(batch, group)`` or None
+        The same of `by_group`.
     """
 
     attributions: NDArray[np.float64]
@@ -52,10 +65,15 @@ class AttributionResult:
     method: str
     settings: Mapping[str, Any]
     padding: Padding
+    others: tuple[NDArray[np.float64], ...] = ()
+    groups: tuple[str, ...] | None = None
+    by_group: NDArray[np.float64] | None = None
+    spread: NDArray[np.float64] | None = None
+    group_spread: NDArray[np.float64] | None = None
 
     @property
     def by_step(self) -> NDArray[np.float64]:
-        """The attributions of each step, summed over features: ``(batch, time)``."""
+        """The attributions of each step, summed over features: ``(batch, time)``; of several inputs, the first one's."""
         summed: NDArray[np.float64] = self.attributions.reshape(*self.valid.shape, -1).sum(2)
         return summed
 
@@ -76,10 +94,22 @@ class AttributionResult:
     def _what(self) -> str:
         return self.explained[0] if len(set(self.explained)) == 1 else f"{self.explained[0]}, ..."
 
+    @property
+    def unit(self) -> str:
+        """What the attributions are measured in."""
+        return "rescaled in time, from 0 to 1" if self.settings.get("temporal_rescaling") else "in units of the output"
+
     def _check(self) -> str:
+        return self._adds_up() if self.spread is None else f"{self._adds_up()}; standard error at most {float(self.spread.max()):.1e}"
+
+    def _adds_up(self) -> str:
+        if self.settings.get("temporal_rescaling"):
+            return "rescaled in time, which doesn't add up"
         if self.relative_delta is None:
             return "doesn't claim to add up"
         residual = f"residual at most {float(self.relative_delta.max()):.1e} of the difference of outputs"
+        if self.method == "gradient_shap":
+            return f"{residual}; it adds up on average over its draws"
         if self.converged is None:
             return f"{residual}, but it doesn't claim to add up"
         allowed = number(self.settings["tolerance"])
@@ -106,3 +136,19 @@ class AttributionResult:
 
         example, step = np.nonzero(self.valid)
         return DataFrame({"example": example, "step": step, "attribution": self.by_step[self.valid]})
+
+    def groups_to_frame(self) -> "DataFrame":
+        """A pandas frame, one row for each group of each example. Needs pandas.
+
+        Raises
+        ------
+        InputError
+            If there are no groups.
+        """
+        from pandas import DataFrame
+
+        if self.groups is None or self.by_group is None:
+            raise InputError("needed attributions to groups, got none: give lx.attribute by=")
+        batch, count = self.by_group.shape
+        columns = {"example": np.repeat(np.arange(batch), count), "group": list(self.groups) * batch, "attribution": self.by_group.ravel()}
+        return DataFrame(columns if self.group_spread is None else columns | {"spread": self.group_spread.ravel()})

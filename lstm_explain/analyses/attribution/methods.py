@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lstm_explain.analyses.attribution.explained import Explained
 from lstm_explain.errors import InputError
+from lstm_explain.recording.own_kernels import own_kernels
 
 FEWEST_NODES = 8
 
@@ -110,11 +111,12 @@ def integrated_gradients(problem: Problem) -> tuple[Tensor, dict[str, Any]]:
     attributions = torch.zeros_like(path, dtype=torch.float64)
     used = torch.zeros(len(path), dtype=torch.int64)
     pending, nodes = problem.rows, min(FEWEST_NODES, problem.n_steps)
-    while len(pending):
-        attributions[pending] = problem.masked(_integral(problem, path, pending, nodes) * path[pending].double(), pending)
-        used[pending.cpu()] = nodes
-        pending = pending[~problem.adds_up(attributions[pending], pending)] if nodes < problem.n_steps else pending[:0]
-        nodes = min(2 * nodes, problem.n_steps)
+    with own_kernels(problem.explained.model):
+        while len(pending):
+            attributions[pending] = problem.masked(_integral(problem, path, pending, nodes) * path[pending].double(), pending)
+            used[pending.cpu()] = nodes
+            pending = pending[~problem.adds_up(attributions[pending], pending)] if nodes < problem.n_steps else pending[:0]
+            nodes = min(2 * nodes, problem.n_steps)
     return attributions, {"n_steps": used.tolist()}
 
 

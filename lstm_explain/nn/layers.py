@@ -14,7 +14,6 @@ from lstm_explain.nn.kernels.sequence import Computed, Saved, before
 from lstm_explain.nn.layout import Layout, lay_out
 from lstm_explain.nn.sequence import run_sequence
 
-
 RunsSequence = Callable[..., Computed]
 """Whoever runs one layer in one direction, called as `run_sequence` is."""
 
@@ -131,8 +130,8 @@ def run_layers(
         tops = []
         for direction in range(directions):
             at, reverse = layer * directions + direction, direction == 1
-            own, runs = weights(module, names[at]), run_sequence if layer else lowest
-            now = runs(rows, h_0[at], c_0[at], own, form, layout.sizes, reverse, keep=keep)
+            own, by = weights(module, names[at]), run_sequence if layer else lowest
+            now = by(rows, h_0[at], c_0[at], own, form, layout.sizes, reverse, keep=keep)
             if keep and now.saved is not None:
                 states = h_0[at], c_0[at], now.saved, now.last_h, now.last_c
                 runs.append(LayerRun(names[at], own, reverse, layout.sizes, rows, *states))

@@ -4,7 +4,7 @@ PyTorch's fused LSTM computes the gradients of its weights whether or not somebo
 parameter is frozen for it: the kernels read the weights detached, so that there is nothing to put back.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lstm_explain.nn.equations import Form, Weights
+from lstm_explain.nn.kernels.native import backend
 from lstm_explain.nn.layers import RunsSequence, run_layers, weights_of
 from lstm_explain.nn.layout import Layout, lay_out
 from lstm_explain.nn.lstm import PeepholeLSTM
@@ -26,17 +27,25 @@ _STOCK = (nn.LSTM.forward, PeepholeLSTM.forward)
 
 
 def has_own_kernel(module: nn.Module) -> bool:
-    """Whether a module is an LSTM whose pass is what the equations say, on memory that the kernels know."""
+    """Whether a module is an LSTM whose pass is what the equations say, on memory that the kernels know, and isn't faster than they are."""
     return (
-        isinstance(module, (nn.LSTM, PeepholeLSTM))
+        (isinstance(module, nn.LSTM) and backend().name == "native" or isinstance(module, PeepholeLSTM))
         and type(module).forward in _STOCK
         and "forward" not in vars(module)
         and all(one.is_cpu and one.dtype in (torch.float32, torch.float64) for one in module.parameters())
     )
 
 
+class OwnKernels:
+    """The LSTMs of a model that may run by our own kernels, by their paths, and those that did."""
+
+    def __init__(self, layers: Sequence[str]) -> None:
+        self.layers = tuple(layers)
+        self.ran: dict[str, None] = {}
+
+
 @contextmanager
-def own_kernels(model: nn.Module, lowest: Lowest | None = None) -> Iterator[list[str]]:
+def own_kernels(model: nn.Module, lowest: Lowest | None = None) -> Iterator[OwnKernels]:
     """While the LSTMs of a model run by our own kernels where gradients are on; its parameters get none by them.
 
     Parameters
@@ -47,23 +56,24 @@ def own_kernels(model: nn.Module, lowest: Lowest | None = None) -> Iterator[list
 
     Yields
     ------
-    list of str
-        The paths of the modules that do: none of a compiled model, whose code doesn't come by here.
+    OwnKernels
+        None of a compiled model, whose code doesn't come by here.
     """
     modules = dict(model.named_modules())
     compiled = any(hasattr(module, "_orig_mod") for module in modules.values())
     found = {} if compiled else {path: module for path, module in modules.items() if has_own_kernel(module)}
+    kernels = OwnKernels(list(found))
     with ExitStack() as stack:
         for path, module in found.items():
-            stack.enter_context(replaced(module, _Pass(path, module, lowest)))
-        yield list(found)
+            stack.enter_context(replaced(module, _Pass(path, module, lowest, kernels)))
+        yield kernels
 
 
 class _Pass:
     """In place of an LSTM's `forward`."""
 
-    def __init__(self, path: str, module: Any, lowest: Lowest | None) -> None:
-        self._path, self._module, self._lowest = path, module, lowest
+    def __init__(self, path: str, module: Any, lowest: Lowest | None, kernels: OwnKernels) -> None:
+        self._path, self._module, self._lowest, self._kernels = path, module, lowest, kernels
         self._original: Forward = module.forward
         self._form = module.form if isinstance(module, PeepholeLSTM) else Form(None)
 
@@ -71,6 +81,7 @@ class _Pass:
         """As the module itself, to rounding."""
         if self._otherwise():
             return self._original(input, hx)
+        self._kernels.ran[self._path] = None
         rows, layout = lay_out(input, input_size=self._module.input_size, batch_first=self._module.batch_first, dtype=None)
         by = None if self._lowest is None else self._lowest(self._path, rows, layout)
         run = run_layers(self._module, self._form, input, hx, keep=False, weights=_detached, lowest=by or run_sequence)

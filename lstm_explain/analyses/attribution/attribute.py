@@ -122,12 +122,15 @@ def _check_independent(copies: Tensor, together: Tensor, dtype: torch.dtype) -> 
         )
 
 
-def _check_gradient(explained: Explained, points: Tensor) -> None:
+def _first_gradient(explained: Explained, points: Tensor) -> Tensor:
+    """The gradient of the first example, which shows that there is one."""
     # Through a copy, so that a model that writes into its input meets no leaf.
     leaf = points[:1].detach().clone().requires_grad_()
     result = explained(leaf.clone(), torch.zeros(1, dtype=torch.int64, device=points.device))
-    if not result.requires_grad or torch.autograd.grad(result.sum(), leaf, allow_unused=True)[0] is None:
+    gradient = torch.autograd.grad(result.sum(), leaf, allow_unused=True)[0] if result.requires_grad else None
+    if gradient is None:
         raise InputError("needed a gradient from the output to the inputs, got none: something on the way detaches; occlusion needs none")
+    return gradient
 
 
 def _check_settings(baselines: Any, method: str, tolerance: Any, n_steps: Any, internal_batch_size: Any) -> None:
@@ -230,12 +233,11 @@ def attribute(
         at_input = _numbers(explained, points, rows_at_once, "")
         copies = _copies(explained, points) if copies is None else copies
         _check_independent(copies, at_input, points.dtype)
-        if method != "occlusion":
-            _check_gradient(explained, points)
+        first = None if method == "occlusion" else _first_gradient(explained, points)
         elsewhere = " at the baseline: choose another with baselines="
         at_baseline = None if method == "saliency" else _numbers(explained, baseline, rows_at_once, elsewhere)
         allowed = TOLERANCE.get(points.dtype, LOOSEST) if tolerance is None else tolerance
-        problem = Problem(points, baseline, valid, explained, rows_at_once, at_input, at_baseline, allowed, n_steps)
+        problem = Problem(points, baseline, valid, explained, rows_at_once, at_input, at_baseline, allowed, n_steps, first)
         found, settings = how(problem)
     attributions = torch.where(valid if found.dim() == valid.dim() else steps.to(points.device), found.double(), 0.0)
     delta = None

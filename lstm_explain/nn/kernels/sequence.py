@@ -6,7 +6,7 @@ weights in one product for all steps; the hidden and the cell state lie side by 
 default form are one; and the weight gradients are one product each, after the loop. `native.layer` does the same, faster.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -45,6 +45,10 @@ class Gradients(NamedTuple):
     weights: Weights
 
 
+Each = Callable[[slice, Tensor], None]
+"""``each(at, d_z)`` is told what the pre-activations of some rows had to do with the loss, ``(rows, 4*hidden)``; whole steps at a time."""
+
+
 def steps_of(sizes: Sequence[int], reverse: bool) -> Iterator[tuple[slice, int]]:
     """The rows of each step, in the order in which the layer reads them."""
     stop = sum(sizes) if reverse else 0
@@ -78,9 +82,22 @@ def _recurrent(weights: Weights, form: Form) -> Tensor:
 
 
 def forward(
-    x: Tensor, h0: Tensor, c0: Tensor, weights: Weights, form: Form, sizes: Sequence[int], reverse: bool, *, keep: bool
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    weights: Weights,
+    form: Form,
+    sizes: Sequence[int],
+    reverse: bool,
+    *,
+    keep: bool,
+    given: bool = False,
 ) -> Computed:
-    """Run a sequence; shapes as in `lstm_explain.nn.equations.unroll`. `keep` asks for what it saves."""
+    """Run a sequence; shapes as in `lstm_explain.nn.equations.unroll`. `keep` asks for what it saves.
+
+    `given`, which goes with `keep`, says that `x` is what the input gives to the gates, biases and all, ``(rows, 4*hidden)``: gates take
+    its place, and hidden states, which only gradients of weights need, aren't saved.
+    """
     W_x, _, b_x, b_h, W_c, W_r = weights
     (rows, _), (P, H) = x.shape, (h0.shape[1], c0.shape[1])
     W_rec = _recurrent(weights, form).T
@@ -89,7 +106,9 @@ def forward(
     p_c = W_c[: 4 if form.wiring == "previous" else 2] if form.peephole == "diagonal" and W_c is not None else None
     W_co = peephole_of("o", W_c, form) if form.wiring == "graves" else None
 
-    if b_x is None or b_h is None:
+    if given:
+        gates = x
+    elif b_x is None or b_h is None:
         gates = x @ W_x.T
     else:
         gates = torch.addmm(b_x + b_h, x, W_x.T)
@@ -120,7 +139,7 @@ def forward(
             torch.mm(torch.tanh(c).mul_(o), W_r.T, out=h)
         s[:, :P] = h
         c_seen.copy_(c)
-    saved = Saved(gates.view(rows, 4, H), cell, hidden.clone()) if keep else None
+    saved = Saved(gates.view(rows, 4, H), cell, hidden[:0] if given else hidden.clone()) if keep else None
     return Computed(hidden, state[:, :P].clone(), state[:, P:].clone(), saved)
 
 
@@ -137,6 +156,7 @@ def backward(
     grad_last_h: Tensor | None,
     grad_last_c: Tensor | None,
     needs: Sequence[bool],
+    each: Each | None = None,
 ) -> Gradients:
     """Gradients of a sequence with respect to its input, its initial state and its weights.
 
@@ -194,6 +214,8 @@ def backward(
         d_state[:n, :K].addmm_(z.view(n, 4 * H), W_rec)
 
     flat = d_z.view(rows, 4 * H)
+    if each is not None:
+        each(slice(0, rows), flat)
     need_x, _, _, need_W_x, need_W_h, need_b_x, need_b_h, need_W_c, need_W_r = needs
     d_W_rec = None
     if need_W_h or (need_W_c and K > P):

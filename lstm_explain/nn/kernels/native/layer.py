@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lstm_explain.nn.equations import Form, Weights
 from lstm_explain.nn.kernels import native
-from lstm_explain.nn.kernels.sequence import Computed, Gradients, Saved, before, steps_of
+from lstm_explain.nn.kernels.sequence import Computed, Each, Gradients, Saved, before, steps_of
 
 _CHUNK = 1 << 22
 """Bytes of pre-activations' gradients between two bulk products."""
@@ -62,8 +62,9 @@ def _entries(name: str) -> tuple[Callable[..., int], Callable[..., None]]:
     return room, run
 
 
-def _form(form: Form, weights: Weights, sizes: Sequence[int], reverse: bool) -> _LSTM:
+def _form(form: Form, weights: Weights, sizes: Sequence[int], reverse: bool, *, given: bool = False) -> _LSTM:
     (units4, features), state = weights.weight_ih.shape, weights.weight_hh.shape[1]
+    features = 0 if given else features
     layout = native.layout(sizes, units4 // 4, reverse)
     peephole = (None, "diagonal", "full").index(form.peephole if weights.weight_ch is not None else None)
     return _LSTM(layout, features, state, peephole, ("previous", "graves").index(form.wiring), weights.weight_hr is not None)
@@ -90,7 +91,16 @@ def _contiguous(weights: Weights) -> Weights:
 
 
 def forward(
-    x: Tensor, h0: Tensor, c0: Tensor, weights: Weights, form: Form, sizes: Sequence[int], reverse: bool, *, keep: bool
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    weights: Weights,
+    form: Form,
+    sizes: Sequence[int],
+    reverse: bool,
+    *,
+    keep: bool,
+    given: bool = False,
 ) -> Computed:
     """As `lstm_explain.nn.kernels.sequence.forward`."""
     weights = _contiguous(weights)
@@ -98,15 +108,17 @@ def forward(
     x, h0, c0 = _in_rows(x), h0.contiguous(), c0.contiguous()
     (rows, _), P, H = x.shape, h0.shape[1], c0.shape[1]
     bias = None if b_x is None or b_h is None else b_x + b_h
-    gates, cell, kept = (_empty(x, rows, 4, H), _empty(x, rows, H), _empty(x, rows, P)) if keep else (None, None, None)
+    gates, cell, kept = None, _empty(x, rows, H) if keep else None, _empty(x, rows, P) if keep and not given else None
+    if keep:
+        gates = x.view(rows, 4, H) if given else _empty(x, rows, 4, H)
     hidden, last_h, last_c = _empty(x, rows, P), torch.empty_like(h0), torch.empty_like(c0)
-    lstm, is_double, threads = _form(form, weights, sizes, reverse), x.dtype == torch.float64, torch.get_num_threads()
+    lstm, is_double, threads = _form(form, weights, sizes, reverse, given=given), x.dtype == torch.float64, torch.get_num_threads()
     room_for, run = _entries("lstm_forward")
     room = torch.empty(room_for(ctypes.byref(lstm), is_double, threads), dtype=torch.uint8)
     tensors = (h0, c0, W_x, W_h, bias, W_c, W_r, gates, cell, hidden, kept, last_h, last_c, room)
     call = _Forward(lstm, x.data_ptr(), x.stride(0), *map(_address, tensors))
     run(ctypes.byref(call), is_double, threads, False)
-    saved = None if gates is None or cell is None or kept is None else Saved(gates, cell, kept)
+    saved = None if gates is None or cell is None else Saved(gates, cell, x.new_empty(0, P) if kept is None else kept)
     return Computed(hidden, last_h, last_c, saved)
 
 
@@ -123,6 +135,7 @@ def backward(
     grad_last_h: Tensor | None,
     grad_last_c: Tensor | None,
     needs: Sequence[bool],
+    each: Each | None = None,
 ) -> Gradients:
     """As `lstm_explain.nn.kernels.sequence.backward`."""
     weights = _contiguous(weights)
@@ -162,6 +175,8 @@ def backward(
         total += sums.sum(0)
         sums.zero_()
         d = d_z[: at.stop - at.start]
+        if each is not None:
+            each(at, d)
         if d_x is not None:
             torch.mm(d, W_x, out=d_x[at])
         if d_W_x is not None:

@@ -109,7 +109,8 @@ static inline long lx_within(long size, long from, long to) { return size < from
 enum { LX_NONE, LX_DIAGONAL, LX_FULL };
 enum { LX_PREVIOUS, LX_GRAVES };
 
-/* A layer in one direction: `features` values in a row of x, `state` values in one of h; and its form, as in ../../equations.py. */
+/* A layer in one direction: `features` values in a row of x, `state` values in one of h; and its form, as in ../../equations.py. No features:
+ * what the input gives is in the gates' place already, biases and all. */
 typedef struct {
   lx_layout layout;
   long features, state;

@@ -5,6 +5,7 @@ import torch
 from cases import FORMS, close
 
 from lstm_explain.nn.equations import Form, Weights, unroll
+from lstm_explain.nn.kernels.sequence import Lines
 from lstm_explain.nn.lines import run_lines
 
 STEPS, LINES, UNITS, FEATURES = 4, 3, 5, 2
@@ -58,8 +59,8 @@ def test_places_of_lines_are_what_each_is_alone(form, projects, reverse, lengths
     sizes = [int(sum(STEPS > t if lengths is None else lengths[pair % LINES] > t for pair in pairs.tolist())) for t in range(STEPS)]
     order = torch.cat([t * len(pairs) + by_length[:n] for t, n in enumerate(sizes)])
     leaf, h, c = start.detach().requires_grad_(), h0[by_length].requires_grad_(), c0[by_length].requires_grad_()
-    given = None if lengths is None else order
-    found = run_lines(leaf, step, PLACES, given, h, c, W, form, sizes, reverse)
+    of_row, places = order // len(pairs) * LINES + order % LINES, PLACES[order // LINES % len(PLACES)]
+    found = run_lines(Lines(leaf.flatten(0, 1), step.flatten(0, 1), of_row, places), h, c, W, form, sizes, reverse)
     for row, cell in enumerate(order.tolist()):
         t, p, line = cell // len(pairs), cell // LINES % len(PLACES), cell % LINES
         close(found.hidden[row].detach(), alone[p, line][0][t].detach())
@@ -72,19 +73,3 @@ def test_places_of_lines_are_what_each_is_alone(form, projects, reverse, lengths
     close(by_start, expected[0])
     close(by_h, expected[1][by_length])
     close(by_c, expected[2][by_length])
-
-
-def test_long_sequences_are_summed_in_parts(backend):
-    # Backward hands on some steps at a time: enough of them here for several parts.
-    steps, lines, units = 700, 2, 64
-    places = torch.tensor([0.25, 0.5, 0.75])
-    weights = Weights(torch.randn(4 * units, 3), torch.randn(4 * units, units) / units)
-    start, far = torch.randn(steps, lines, 4 * units), torch.randn(steps, lines, 4 * units)
-    sizes, zero = (6,) * steps, torch.zeros(6, units)
-    found = []
-    for order in (None, torch.arange(6 * steps)):
-        leaf = start.clone().requires_grad_()
-        ran = run_lines(leaf, far, places, order, zero, zero, weights, Form(None), sizes, False)
-        found.append((ran.hidden, *torch.autograd.grad(ran.hidden.pow(2).sum(), leaf)))
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other)

@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 
 from lstm_explain.errors import InputError
 from lstm_explain.nn.equations import Form, Weights
-from lstm_explain.nn.kernels.sequence import Computed
+from lstm_explain.nn.kernels.sequence import Computed, Lines
 from lstm_explain.nn.layers import RunsSequence, suffixes, weights_of
 from lstm_explain.nn.layout import Layout
 from lstm_explain.nn.lines import run_lines
@@ -151,8 +151,11 @@ class _Group:
         if not fits or not line.holds(read, self._rows, self._places.unsqueeze(1)):
             self._lines[at] = None
             return None
-        time = len(read)
-        order = layout.rows_of(torch.arange(time * layout.batch).view(time, -1).T) if layout.packed else None
+        steps, examples_of = torch.arange(len(read)).view(-1, 1), torch.arange(examples).repeat(places)
+        of_row, place = (
+            layout.rows_of((steps * examples + examples_of).T),
+            layout.rows_of(self._places.repeat_interleave(examples).expand(len(read), -1).T),
+        )
 
         def run(
             x: Tensor, h0: Tensor, c0: Tensor, weights: Weights, form: Form, sizes: Sequence[int], reverse: bool, *, keep: bool
@@ -161,7 +164,7 @@ class _Group:
                 self._lines[at] = None
                 return run_sequence(x, h0, c0, weights, form, sizes, reverse, keep=keep)
             start, step, _ = self._begun(at, line, weights, reverse)
-            return run_lines(start[:time], step[:time], self._places, order, h0, c0, weights, form, sizes, reverse)
+            return run_lines(Lines(start.flatten(0, 1), step.flatten(0, 1), of_row, place), h0, c0, weights, form, sizes, reverse)
 
         return run
 

@@ -120,6 +120,17 @@ static void NAME(activate_o)(long H, const NAME(Rows) * at, long rows) {
     }
 }
 
+/* What the input gives to the gates of a row that is on a line. */
+static void NAME(on_line)(const lx_lstm_forward *call, long row, REAL *z) {
+  const long values = 4 * call->form.layout.units, from = call->lines.of_row[row] * values;
+  const REAL *start = (const REAL *)call->lines.start + from, *step = (const REAL *)call->lines.step + from;
+  const V place = NAME(all)(((const REAL *)call->lines.place)[row]);
+  for (long at = 0; at < values; at += LANES) {
+    const long n = values - at < LANES ? values - at : LANES;
+    NAME(store)(z + at, NAME(load)(start + at, n) + place * NAME(load)(step + at, n), n);
+  }
+}
+
 /* Sequences b_from to b_to, no more than ABREAST, from the first step that is read to the last. */
 static void NAME(forward_block)(const lx_lstm_forward *call, const NAME(Matrices) * W, long b_from, long b_to, REAL *own) {
   const lx_lstm *form = &call->form;
@@ -145,9 +156,12 @@ static void NAME(forward_block)(const lx_lstm_forward *call, const NAME(Matrices
       for (long b = b_from; b < b_from + n; b++, rows++) {
         x[rows] = (const REAL *)call->x + (next.row + b) * call->x_row;
         z[rows] = call->gates ? (REAL *)call->gates + (next.row + b) * 4 * H : own_z + rows * 4 * H;
+        if (call->lines.start)
+          NAME(on_line)(call, next.row + b, z[rows]);
       }
     }
-    NAME(product)(&W->x, x, z, rows, call->bias, 1);
+    if (!call->lines.start)
+      NAME(product)(&W->x, x, z, rows, call->bias, 1);
 
     for (rows = 0; step.read < next.read; step = lx_next_step(layout, step)) {
       const long n = lx_within(step.size, b_from, b_to);

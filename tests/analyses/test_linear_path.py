@@ -10,12 +10,19 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.checkpoint import checkpoint
 
 import lstm_explain as lx
+from lstm_explain.analyses.attribution import methods
 
 THREE = Case("batch_first", (5, 5, 5))
 """Three sequences of five steps of two features; three units."""
 LENGTHS = torch.tensor([4, 2, 5])
 NATIVE = lx.backend().name == "native"
 BASELINE = 0.25
+FUSED = "kernels of lstm; from 1 nodes on fused into lstm"
+
+
+@pytest.fixture(autouse=True)
+def however_few_nodes(monkeypatch):
+    monkeypatch.setattr(methods, "FEWEST_FUSED", 1)
 
 
 def features(*shape):
@@ -99,20 +106,21 @@ def test_the_whole_path_at_once_is_the_sum_of_its_nodes(form, case, packed):
     model = Model(lstm, front, packed)
     lstm.batch_first |= packed
     given = {"lengths": LENGTHS, "additional_forward_args": LENGTHS} if packed else {}
-    fused = "fused into lstm" if NATIVE or form != "torch" else "the model itself"
-    assert path_of(model, how=model.alone, **given) == fused
+    assert path_of(model, how=model.alone, **given) == (FUSED if NATIVE or form != "torch" else "the model itself")
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7])
 def test_parts_of_the_path_add_up_to_the_whole(rows):
     model = Model(peephole_lstm(THREE, "full"), nn.Linear(2, 2).double())
-    assert path_of(model, nodes=5, internal_batch_size=rows) == "fused into lstm"
+    assert path_of(model, nodes=5, internal_batch_size=rows) == FUSED
 
 
-def test_nodes_are_doubled_for_those_that_need_more():
+@pytest.mark.parametrize("fewest", [1, 16, 1024])
+def test_nodes_are_doubled_for_those_that_need_more(fewest, monkeypatch):
+    monkeypatch.setattr(methods, "FEWEST_FUSED", fewest)
     model, inputs = Model(peephole_lstm(THREE, "full")), features() * torch.tensor([0.1, 5.0, 1.0], dtype=torch.float64).view(3, 1, 1)
     result = lx.attribute(model, inputs)
-    assert result.settings["path"] == "fused into lstm" and result.converged.all()
+    assert result.settings["path"] == (FUSED.replace("1", str(fewest)) if fewest < 1024 else "kernels of lstm") and result.converged.all()
     used = result.settings["n_steps"]
     assert used[0] == 8 < used[1]
     for at, nodes in enumerate(used):
@@ -128,7 +136,7 @@ def test_in_float32_it_is_what_captum_gives():
     by_captum = IntegratedGradients(model).attribute(inputs, inputs * 0 + BASELINE, n_steps=8)
     result = lx.attribute(model, inputs, baselines=BASELINE, n_steps=8)
     np.testing.assert_allclose(result.attributions, by_captum, rtol=0, atol=1e-6)
-    assert result.settings["path"] == ("fused into lstm" if NATIVE else "the model itself")
+    assert result.settings["path"] == (FUSED if NATIVE else "the model itself")
 
 
 def test_tokens_are_fused_behind_their_embedding():
@@ -143,7 +151,7 @@ def test_tokens_are_fused_behind_their_embedding():
 
     model, tokens = Words(), torch.tensor([[1, 4, 2, 8, 5], [7, 1, 0, 0, 0], [3, 3, 6, 2, 0]])
     result = lx.attribute(model, tokens, target=1, baselines=0, n_steps=3)
-    assert result.settings["path"] == "fused into lstm"
+    assert result.settings["path"] == FUSED
     vectors = model.embedding(tokens).detach()
 
     def alone(point):
@@ -179,7 +187,7 @@ class Twice(Model):
 
 @pytest.mark.parametrize("kind", [Beside, Twice])
 def test_everything_that_the_output_has_of_the_points_counts(kind):
-    assert path_of(kind(peephole_lstm(THREE, "full"))) == "fused into lstm"
+    assert path_of(kind(peephole_lstm(THREE, "full"))).endswith("fused into lstm")
 
 
 # ---- What isn't linear, and what only looks it
@@ -238,7 +246,7 @@ def test_what_is_linear_on_this_path_may_be_fused():
     model = Model(peephole_lstm(THREE, "full"), nn.Sequential(randomise(below, 3), nn.ReLU()))
     result = lx.attribute(model, features(), n_steps=4)
     close(result.attributions, by_definition(batched(model), features(), torch.zeros(3, 5, 2, dtype=torch.float64), 4))
-    assert result.settings["path"] == "fused into lstm"
+    assert result.settings["path"] == FUSED
 
 
 class Sorted(Model):

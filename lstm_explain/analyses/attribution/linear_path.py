@@ -35,10 +35,10 @@ _ROUNDINGS = 16
 
 @dataclass(frozen=True, eq=False)
 class _Front:
-    """What a call of a layer read of some examples at three places of their path, and the points that it came from.
+    """What a call of a layer read of some examples at two places of their path, and the points that it came from.
 
-    ``rows (n,)``; ``places (3, n)``, of which the first is 0 and the last 1; ``points``, in as many parts as there were passes,
-    ``(3*n, time[, feature])`` in all; ``read (3*n, time, feature)``, on autograd's graph.
+    ``rows (n,)``; ``places (n,)``, the first of them; the second is the input. ``points``, in as many parts as there were passes,
+    ``(2*n, time[, feature])`` in all; ``read (2*n, time, feature)``, on autograd's graph.
     """
 
     rows: Tensor
@@ -60,15 +60,12 @@ class _Front:
         return found[-len(by_read) :]
 
     def steady(self, reach: Tensor, path: Tensor) -> bool:
-        """Whether what was read depends on the points in the same way on the path and at its end, as far as the path goes.
-
-        The baseline itself may be where a rectifier turns, and no node lies there.
-        """
+        """Whether what was read depends on the points in the same way at both places, as far as the path goes."""
         n = len(self.rows)
         some = torch.randn(self.read[:n].shape, generator=torch.Generator().manual_seed(0)).to(reach) * reach
-        if (pulled := self.pulled(some.repeat(3, 1, 1))) is None:
+        if (pulled := self.pulled(some.repeat(2, 1, 1))) is None:
             return False
-        one, other = (pulled.unflatten(0, (3, n))[1:] * path[self.rows]).flatten(2)
+        one, other = (pulled.unflatten(0, (2, n)) * path[self.rows]).flatten(2)
         scale = torch.maximum(one.abs(), other.abs()).amax(1, keepdim=True)
         return bool(((one - other).abs() <= _rounding(one) * scale).all())
 
@@ -117,13 +114,13 @@ def _line(layer: str, module: nn.Module, fronts: Sequence[_Front | None], path: 
     weights = [weights_of(module, suffix).weight_ih.detach() for suffix in lowest]  # type: ignore[arg-type]
     reach = torch.cat(weights).abs().amax(0)
     time = max(front.read.shape[1] for front in known)
-    parts = [pad(front.read.detach(), (0, 0, 0, time - front.read.shape[1])).unflatten(0, (3, -1)) for front in known]
-    start, between, end = torch.cat(parts, 1).transpose(1, 2)
+    parts = [pad(front.read.detach(), (0, 0, 0, time - front.read.shape[1])).unflatten(0, (2, -1)) for front in known]
+    between, end = torch.cat(parts, 1).transpose(1, 2)
+    step = (end - between) / (1 - torch.cat([front.places for front in known])).unsqueeze(1)
+    start = end - step
     allowed = _rounding(reach) * (torch.maximum(start.abs(), end.abs()) @ reach)
-    line = _Line(layer, known, start, end - start, reach, allowed)
-    rows, somewhere = (torch.cat(parts) for parts in zip(*((front.rows, front.places[1]) for front in known), strict=True))
-    holds = line.holds(between.unsqueeze(1), rows, somewhere.unsqueeze(0))
-    return line if holds and all(front.steady(reach, path) for front in known) else None
+    steady = all(front.steady(reach, path) for front in known)
+    return _Line(layer, known, start, step, reach, allowed) if steady else None
 
 
 class _Group:
@@ -151,11 +148,8 @@ class _Group:
         if not fits or not line.holds(read, self._rows, self._places.unsqueeze(1)):
             self._lines[at] = None
             return None
-        steps, examples_of = torch.arange(len(read)).view(-1, 1), torch.arange(examples).repeat(places)
-        of_row, place = (
-            layout.rows_of((steps * examples + examples_of).T),
-            layout.rows_of(self._places.repeat_interleave(examples).expand(len(read), -1).T),
-        )
+        lines = torch.arange(len(read) * examples).view(-1, 1, examples).expand(-1, places, -1)
+        of_row, place = (layout.rows_of(one.flatten(1).T) for one in (lines, self._places.unsqueeze(1).expand(lines.shape)))
 
         def run(
             x: Tensor, h0: Tensor, c0: Tensor, weights: Weights, form: Form, sizes: Sequence[int], reverse: bool, *, keep: bool
@@ -192,6 +186,7 @@ class LinearPath:
         self._problem, self._path = problem, path
         self._lines: list[_Line | None] = []
         self._asked: Lowest | None = None
+        self.sought = False
 
     def lowest(self, layer: str, rows: Tensor, layout: Layout) -> RunsSequence | None:
         """Who runs the lowest layer of a call, as `lstm_explain.recording.own_kernels.own_kernels` asks."""
@@ -203,9 +198,10 @@ class LinearPath:
         return list(dict.fromkeys(line.layer for line in self._lines if line is not None))
 
     def find(self) -> None:
-        """Look for them, and keep them if they give the model's own gradient."""
+        """Look for them, once, and keep them if they give the model's own gradient."""
+        self.sought = True
         problem = self._problem
-        fronts = [self._fronts(rows) for rows in problem.rows.split(max(1, problem.rows_at_once // 3))]
+        fronts = [self._fronts(rows) for rows in problem.rows.split(max(1, problem.rows_at_once // 2))]
         layers = [layer for layer, _ in fronts[0]]
         if all([layer for layer, _ in one] == layers for one in fronts):
             modules = [problem.explained.model.get_submodule(layer) for layer in layers]
@@ -216,10 +212,10 @@ class LinearPath:
 
     def _fronts(self, rows: Tensor) -> list[tuple[str, _Front | None]]:
         """What each call read of some examples, and of which layer."""
-        somewhere = torch.rand(len(rows), generator=torch.Generator().manual_seed(0)).to(self._path)
-        places = torch.stack([torch.zeros_like(somewhere), somewhere, torch.ones_like(somewhere)])
+        somewhere = torch.rand(len(rows), generator=torch.Generator().manual_seed(0)).to(self._path) / 2
+        places = torch.stack([somewhere, torch.ones_like(somewhere)])
         points, passes = list[Tensor](), list[list[tuple[str, Tensor | None]]]()
-        for part in torch.arange(3).split(max(1, self._problem.rows_at_once // len(rows))):
+        for part in torch.arange(2).split(max(1, self._problem.rows_at_once // len(rows))):
             points.append(self._points(rows, places[part]))
             passes.append([])
 
@@ -228,7 +224,7 @@ class LinearPath:
                 passes[-1].append((layer, layout.batch_time(read) if fits else None))
 
             self._call(note, points[-1], rows.repeat(len(part)))
-        return [(call[0][0], _front(rows, places, points, call)) for call in zip(*passes, strict=False)]
+        return [(call[0][0], _front(rows, somewhere, points, call)) for call in zip(*passes, strict=False)]
 
     def _points(self, rows: Tensor, places: Tensor) -> Tensor:
         """Points of some examples, all at the first place, then at the second, ...; ``places (k, n)``, or ``(k, 1)`` for all."""

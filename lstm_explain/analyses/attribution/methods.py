@@ -17,6 +17,8 @@ from lstm_explain.errors import InputError
 from lstm_explain.recording.own_kernels import own_kernels
 
 FEWEST_NODES = 8
+FEWEST_FUSED = 16
+"""With fewer nodes it takes as long to look for what is linear in the path as is saved by it."""
 
 
 def captum() -> Any:
@@ -117,16 +119,17 @@ def integrated_gradients(problem: Problem) -> tuple[Tensor, dict[str, Any]]:
     pending, nodes = problem.rows, min(FEWEST_NODES, problem.n_steps)
     line = LinearPath(problem, path)
     with own_kernels(problem.explained.model, line.lowest) as kernels:
-        if kernels.layers:
-            line.find()
         while len(pending):
+            if kernels.layers and not line.sought and nodes >= FEWEST_FUSED:
+                line.find()
             mean = line.integral(pending, *_nodes(nodes, path)) if line.layers else _integral(problem, path, pending, nodes)
             attributions[pending] = problem.masked(mean * path[pending].double(), pending)
             used[pending.cpu()] = nodes
             pending = pending[~problem.adds_up(attributions[pending], pending)] if nodes < problem.n_steps else pending[:0]
             nodes = min(2 * nodes, problem.n_steps)
-    ran = f"fused into {_named(line.layers)}" if line.layers else f"kernels of {_named(kernels.ran)}" if kernels.ran else "the model itself"
-    return attributions, {"n_steps": used.tolist(), "path": ran}
+    by = f"kernels of {_named(kernels.ran)}" if kernels.ran else "the model itself"
+    fused = f"; from {FEWEST_FUSED} nodes on fused into {_named(line.layers)}" if line.layers else ""
+    return attributions, {"n_steps": used.tolist(), "path": by + fused}
 
 
 def _named(layers: Iterable[str]) -> str:

@@ -175,8 +175,10 @@ def attribute(
         valid one.
     method : {"integrated_gradients", "saliency", "input_x_gradient", "occlusion"}
         Integrated gradients (Sundararajan, Taly & Yan 2017) by Gauss-Legendre, with 8 nodes, then 16, 32, ... for the examples whose
-        attributions don't add up within `tolerance`. Saliency (Simonyan, Vedaldi & Zisserman 2014): the size of the gradient. Input x
-        gradient (Shrikumar et al. 2016). Occlusion (Zeiler & Fergus 2014): what changes when one step gets the baseline's value.
+        attributions don't add up within `tolerance`; LSTMs run by our kernels, and where one reads the points of the path, or what is
+        linear in them, all nodes at once: ``settings["path"]`` says so. Saliency (Simonyan, Vedaldi & Zisserman 2014): the size of the
+        gradient. Input x gradient (Shrikumar et al. 2016). Occlusion (Zeiler & Fergus 2014): what changes when one step gets the
+        baseline's value.
     baselines : number or Tensor, optional
         What stands for "nothing was there": a number, or a tensor that broadcasts to the inputs (or to their embeddings); tokens, where
         the inputs are tokens. Zero if left out. Padding is never changed.

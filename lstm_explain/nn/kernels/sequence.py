@@ -31,7 +31,7 @@ class Saved(NamedTuple):
     """What a sequence computed, which is also all that its gradient needs; nobody else writes into it.
 
     ``gates (rows, 4, hidden)`` after their nonlinearity, in the order i, f, g, o; ``cell (rows, hidden)`` and
-    ``hidden (rows, state)`` after each step.
+    ``hidden (rows, state)`` after each step. Of lines no rows of ``hidden``, which only gradients of weights need.
     """
 
     gates: Tensor
@@ -134,7 +134,7 @@ def forward(
             torch.mm(torch.tanh(c).mul_(o), W_r.T, out=h)
         s[:, :P] = h
         c_seen.copy_(c)
-    saved = Saved(gates.view(rows, 4, H), cell, hidden.clone()) if keep else None
+    saved = Saved(gates.view(rows, 4, H), cell, hidden[:0] if isinstance(x, Lines) else hidden.clone()) if keep else None
     return Computed(hidden, state[:, :P].clone(), state[:, P:].clone(), saved)
 
 

@@ -112,7 +112,8 @@ def forward(
     h0, c0 = h0.contiguous(), c0.contiguous()
     rows, P, H = sum(sizes), h0.shape[1], c0.shape[1]
     bias = None if b_x is None or b_h is None else b_x + b_h
-    gates, cell, kept = (_empty(h0, rows, 4, H), _empty(h0, rows, H), _empty(h0, rows, P)) if keep else (None, None, None)
+    gates, cell = (_empty(h0, rows, 4, H), _empty(h0, rows, H)) if keep else (None, None)
+    kept = _empty(h0, rows, P) if keep and not isinstance(x, Lines) else None  # only gradients of weights need them
     hidden, last_h, last_c = _empty(h0, rows, P), torch.empty_like(h0), torch.empty_like(c0)
     lstm, is_double, threads = _form(form, weights, sizes, reverse), h0.dtype == torch.float64, torch.get_num_threads()
     room_for, run = _entries("lstm_forward")
@@ -121,7 +122,7 @@ def forward(
     input = (None, 0) if isinstance(x, Lines) else (x.data_ptr(), x.stride(0))
     call = _Forward(lstm, _lines(x), *input, *map(_address, tensors))
     run(ctypes.byref(call), is_double, threads, False)
-    saved = None if gates is None or cell is None or kept is None else Saved(gates, cell, kept)
+    saved = None if gates is None or cell is None else Saved(gates, cell, h0[:0] if kept is None else kept)
     return Computed(hidden, last_h, last_c, saved)
 
 

@@ -6,6 +6,7 @@ parameter is frozen for it: the kernels read the weights detached, so that there
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from lstm_explain.nn.layers import RunsSequence, run_layers, weights_of
 from lstm_explain.nn.layout import Layout, lay_out
 from lstm_explain.nn.lstm import PeepholeLSTM
 from lstm_explain.nn.sequence import run_sequence
+from lstm_explain.recording.compiled import not_compiled
 from lstm_explain.recording.opened import Forward, saved_elsewhere
 from lstm_explain.recording.stand_in import replaced
 
@@ -64,6 +66,8 @@ def own_kernels(model: nn.Module, lowest: Lowest | None = None) -> Iterator[OwnK
     found = {} if compiled else {path: module for path, module in modules.items() if has_own_kernel(module)}
     kernels = OwnKernels(list(found))
     with ExitStack() as stack:
+        if found:
+            stack.enter_context(not_compiled())
         for path, module in found.items():
             stack.enter_context(replaced(module, _Pass(path, module, lowest, kernels)))
         yield kernels
@@ -76,6 +80,7 @@ class _Pass:
         self._path, self._module, self._lowest, self._kernels = path, module, lowest, kernels
         self._original: Forward = module.forward
         self._form = module.form if isinstance(module, PeepholeLSTM) else Form(None)
+        self._thread = get_ident()
 
     def __call__(self, input: Any, hx: Any = None) -> Any:
         """As the module itself, to rounding."""
@@ -89,6 +94,8 @@ class _Pass:
 
     def _otherwise(self) -> bool:
         """Whether somebody is at work that the kernels don't know of, or the weights are others than the module's attributes."""
+        if get_ident() != self._thread:
+            return True
         if not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch._C._are_functorch_transforms_active():
             return True
         if saved_elsewhere() is not None or torch._C._current_graph_task_id() != -1:  # activation checkpointing

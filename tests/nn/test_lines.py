@@ -73,3 +73,24 @@ def test_places_of_lines_are_what_each_is_alone(form, projects, reverse, lengths
     close(by_start, expected[0])
     close(by_h, expected[1][by_length])
     close(by_c, expected[2][by_length])
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_threads_have_sequences_of_the_same_line(threads):
+    steps, lines, places, units = 20, 3, 8, 32
+    pairs, weights = lines * places, Weights(normal(4 * units, FEATURES), normal(4 * units, units, seed=1) / units)
+    of_row = torch.arange(steps * lines).view(steps, 1, lines).expand(-1, places, -1).flatten()
+    place = torch.linspace(0, 1, places, dtype=torch.float64).view(1, -1, 1).expand(steps, -1, lines).flatten()
+    start, step, zero = normal(steps * lines, 4 * units, seed=2), normal(steps * lines, 4 * units, seed=3), normal(pairs, units, seed=4)
+    found = []
+    for count in (1, threads):
+        before = torch.get_num_threads()
+        try:
+            torch.set_num_threads(count)
+            leaf = start.clone().requires_grad_()
+            ran = run_lines(Lines(leaf, step, of_row, place), zero, zero, weights, Form(None), (pairs,) * steps, False)
+            found.append((ran.hidden.detach(), torch.autograd.grad(ran.hidden.pow(2).sum(), leaf)[0]))
+        finally:
+            torch.set_num_threads(before)
+    for one, other in zip(*found, strict=True):
+        close(one, other)

@@ -279,7 +279,8 @@ class LinearPath:
                 by_read[at].index_add_(1, some, one.to(self._path.dtype) @ group.begun[at, reverse][2])
         for at, of_all in by_read.items():
             for front in fronts[at]:
-                total[front.rows] += front.at_input(of_all[:, front.rows].transpose(0, 1))
+                if torch.isin(front.rows, rows).any():
+                    total[front.rows] += front.at_input(of_all[:, front.rows].transpose(0, 1))
         return total[rows]
 
     def _pass(self, group: _Group, rows: Tensor, places: Tensor, weights: Tensor) -> tuple[Tensor, dict[tuple[int, bool], Tensor]]:

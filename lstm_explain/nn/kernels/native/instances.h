@@ -26,6 +26,7 @@
 #include "replay.h"
 #include "product.h"
 #include "forward.h"
+#include "plain.h"
 #include "backward.h"
 #undef REAL
 #undef INT
@@ -63,6 +64,7 @@
 #include "replay.h"
 #include "product.h"
 #include "forward.h"
+#include "plain.h"
 #include "backward.h"
 
 #define LX_TABLE_(isa) lx_kernels_##isa
@@ -71,6 +73,9 @@ const lx_kernels LX_TABLE(LX_ISA) = {
     .lstm_forward_room = {CAT3(lstm_forward_room, f32, LX_ISA), CAT3(lstm_forward_room, f64, LX_ISA)},
     .lstm_forward_pack = {CAT3(lstm_forward_pack, f32, LX_ISA), CAT3(lstm_forward_pack, f64, LX_ISA)},
     .lstm_forward = {CAT3(lstm_forward, f32, LX_ISA), CAT3(lstm_forward, f64, LX_ISA)},
+    .plain_forward_room = {CAT3(plain_forward_room, f32, LX_ISA), CAT3(plain_forward_room, f64, LX_ISA)},
+    .plain_forward_pack = {CAT3(plain_forward_pack, f32, LX_ISA), CAT3(plain_forward_pack, f64, LX_ISA)},
+    .plain_forward = {CAT3(plain_forward, f32, LX_ISA), CAT3(plain_forward, f64, LX_ISA)},
     .lstm_backward_room = {CAT3(lstm_backward_room, f32, LX_ISA), CAT3(lstm_backward_room, f64, LX_ISA)},
     .lstm_backward_pack = {CAT3(lstm_backward_pack, f32, LX_ISA), CAT3(lstm_backward_pack, f64, LX_ISA)},
     .lstm_backward = {CAT3(lstm_backward, f32, LX_ISA), CAT3(lstm_backward, f64, LX_ISA)},

@@ -146,7 +146,7 @@ EXPORT const long *lx_sizes(void) {
 /* A layer's threads have whole sequences each, and fewer products than these aren't worth a second one. */
 static const double FEW = 1 << 20;
 
-static int threads_for(const lx_lstm *form, int threads) {
+static int threads_for(const lx_layer *form, int threads) {
   const lx_layout *layout = &form->layout;
   const double products = 4.0 * (double)layout->units * (double)(form->features + form->state) * (double)layout->steps * (double)layout->sizes[0];
   const long most = layout->sizes[0] < MOST_THREADS ? layout->sizes[0] : MOST_THREADS;
@@ -169,7 +169,7 @@ typedef struct {
     const lx_part part = part_of(&call->form.layout, thread, threads);                                              \
     kernels()->name[now->is_double](call, &part, thread);                                                           \
   }                                                                                                                  \
-  EXPORT long lx_##name##_room(const lx_lstm *form, int is_double, int threads) {                                   \
+  EXPORT long lx_##name##_room(const lx_layer *form, int is_double, int threads) {                                   \
     return kernels()->name##_room[is_double](form, threads_for(form, threads));                                     \
   }                                                                                                                  \
   EXPORT void lx_##name##_run(const lx_##name *call, int is_double, int threads, int packed) {                      \
@@ -181,6 +181,7 @@ typedef struct {
   }
 
 LAYER_ENTRY(lstm_forward)
+LAYER_ENTRY(plain_forward)
 LAYER_ENTRY(lstm_backward)
 
 /* Memory that is written for the first time costs less in large pages: a request that systems without them ignore. */

@@ -106,15 +106,16 @@ static inline lx_step lx_step_before(const lx_layout *layout, lx_step step) {
 /* How many of the sequences from `from` to `to` a step of this size has. */
 static inline long lx_within(long size, long from, long to) { return size < from ? 0 : size < to ? size - from : to - from; }
 
+enum { LX_LSTM, LX_GRU, LX_TANH, LX_RELU };
 enum { LX_NONE, LX_DIAGONAL, LX_FULL };
 enum { LX_PREVIOUS, LX_GRAVES };
 
-/* A layer in one direction: `features` values in a row of x, `state` values in one of h; and its form, as in ../../equations.py. */
+/* A layer in one direction: `features` values in a row of x, `state` values in one of h; and of an LSTM its form, as in ../../equations.py. */
 typedef struct {
   lx_layout layout;
   long features, state;
-  int peephole, wiring, projects;
-} lx_lstm;
+  int kind, peephole, wiring, projects;
+} lx_layer;
 
 /* What the input gives to the gates of each row, biases and all, where it is on one of several straight lines: start + place * step, of the line that
  * the row is on. All null where the input itself is given. */
@@ -127,7 +128,7 @@ typedef struct {
 
 /* Weights as PyTorch has them, in rows without gaps; null where there are none. Gates and cell states are null where they aren't to be kept. */
 typedef struct {
-  lx_lstm form;
+  lx_layer form;
   lx_lines lines;
   const void *x; /* rows `x_row` values apart */
   long x_row;
@@ -139,10 +140,25 @@ typedef struct {
   void *room; /* as much as lx_lstm_forward_room says */
 } lx_lstm_forward;
 
+/* A GRU, or a layer of units and nothing else. */
+typedef struct {
+  lx_layer form;
+  const void *x;
+  long x_row;
+  const void *h0;
+  const void *weight_ih, *weight_hh;
+  const void *bias;           /* both in one; of a GRU r, z and what n has of its input */
+  const void *recurrent_bias; /* (units,): what n has of the state before; null where there is none, and in layers that aren't GRUs */
+  void *gates;                /* (rows, 3, units): r, z, n; null in layers that have none */
+  void *hidden, *kept_hidden; /* (rows, units) */
+  void *last_h;
+  void *room;
+} lx_plain_forward;
+
 /* Steps from `last` back to the one before which `stop` are read. Rows of `d_z`, `d_h_rows` and `m` are counted from `first_row`; where the input
  * was on lines, `d_z` has room for one step, and each row is added to its line's in `d_start`. */
 typedef struct {
-  lx_lstm form;
+  lx_layer form;
   lx_lines lines;
   lx_step last;
   long stop, first_row;
@@ -161,10 +177,13 @@ typedef struct {
 
 /* Each kernel in float and in double. */
 typedef struct {
-  long (*lstm_forward_room[2])(const lx_lstm *, int threads);
+  long (*lstm_forward_room[2])(const lx_layer *, int threads);
   void (*lstm_forward_pack[2])(const lx_lstm_forward *, int thread, int threads);
   void (*lstm_forward[2])(const lx_lstm_forward *, const lx_part *, int thread);
-  long (*lstm_backward_room[2])(const lx_lstm *, int threads);
+  long (*plain_forward_room[2])(const lx_layer *, int threads);
+  void (*plain_forward_pack[2])(const lx_plain_forward *, int thread, int threads);
+  void (*plain_forward[2])(const lx_plain_forward *, const lx_part *, int thread);
+  long (*lstm_backward_room[2])(const lx_layer *, int threads);
   void (*lstm_backward_pack[2])(const lx_lstm_backward *, int thread, int threads);
   void (*lstm_backward[2])(const lx_lstm_backward *, const lx_part *, int thread);
   void (*lstm_replay[2])(const lx_lstm_replay *, const lx_part *, lx_found *);

@@ -9,7 +9,7 @@ Nothing is taken to be linear unseen. What the layer reads must be on the line a
 two places of each example's path, and the whole must give the model's own gradient at the first input.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 _ROUNDINGS = 16
 """By how many roundings two ways to the same number may differ."""
+_GATES = 1 << 24
+"""Bytes of gates in one pass, where that is enough to keep the kernels busy: more memory comes anew from the system in each pass."""
+_ABREAST = 64
+"""Rows that keep a thread busy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +79,7 @@ class _Line:
     """What a call of a layer reads, from the baselines to the inputs.
 
     ``start`` and ``step (time, batch, feature)``; ``reach (feature,)``, by how much each feature moves a pre-activation at most;
-    ``allowed (time, batch)``, by how much what is read may be off in pre-activations.
+    ``allowed (time, batch)``, by how much what is read may be off in pre-activations; ``gates``, how many values these are in a row.
     """
 
     layer: str
@@ -84,6 +88,7 @@ class _Line:
     step: Tensor
     reach: Tensor
     allowed: Tensor
+    gates: int
 
     def holds(self, read: Tensor, rows: Tensor, places: Tensor) -> bool:
         """Whether what is read ``(time, place, example, feature)`` is on it."""
@@ -120,7 +125,7 @@ def _line(layer: str, module: nn.Module, fronts: Sequence[_Front | None], path: 
     start = end - step
     allowed = _rounding(reach) * (torch.maximum(start.abs(), end.abs()) @ reach)
     steady = all(front.steady(reach, path) for front in known)
-    return _Line(layer, known, start, step, reach, allowed) if steady else None
+    return _Line(layer, known, start, step, reach, allowed, len(weights[0])) if steady else None
 
 
 class _Group:
@@ -267,7 +272,7 @@ class LinearPath:
         fronts = {at: line.fronts for at, line in lines.items()}
         by_read = {at: torch.zeros_like(line.start) for at, line in lines.items()}
         total = torch.zeros_like(self._path, dtype=torch.float64)
-        most = self._problem.rows_at_once
+        most = self._rows_at_once(lines.values())
         for some in rows.split(max(1, most // len(places))):
             group, sums = _Group(self._lines, some), dict[tuple[int, bool], Tensor]()
             for part in torch.arange(len(places)).split(max(1, most // len(some))):
@@ -282,6 +287,10 @@ class LinearPath:
                 if torch.isin(front.rows, rows).any():
                     total[front.rows] += front.at_input(of_all[:, front.rows].transpose(0, 1))
         return total[rows]
+
+    def _rows_at_once(self, lines: Iterable[_Line]) -> int:
+        widest = max([len(line.start) * line.gates * self._path.element_size() for line in lines], default=1)
+        return min(self._problem.rows_at_once, max(_ABREAST * torch.get_num_threads(), _GATES // widest))
 
     def _pass(self, group: _Group, rows: Tensor, places: Tensor, weights: Tensor) -> tuple[Tensor, dict[tuple[int, bool], Tensor]]:
         """The weighted sum of gradients at some places: of the points themselves, and of what is given to the gates."""

@@ -12,11 +12,13 @@ import random
 import statistics
 import time
 from contextlib import contextmanager
+from unittest.mock import patch
 
 import torch
 from torch import nn
 
 import lstm_explain as lx
+from lstm_explain.analyses.attribution import methods
 
 SHAPES = {"a": (1, 200, 32, 64), "b": (32, 100, 64, 128), "c": (32, 256, 128, 256), "d": (64, 512, 64, 512)}
 GOALS = {
@@ -31,6 +33,9 @@ GOALS = {
     ("nn.LSTM", "recorded, gradients on"): {"a": 1.3, "b": 1.3, "c": 1.6},
     ("nn.LSTM, 2 layers", "recorded"): dict.fromkeys("abc", 3.0),
     ("nn.LSTM, 2 directions", "recorded"): dict.fromkeys("abc", 3.0),
+    ("nn.LSTM, 8 examples", "fused"): {"-": 0.45},
+    ("nn.LSTM, 8 examples", "refined from 8 nodes"): {"-": 0.15},
+    ("nn.LSTM, 1 example", "refined from 8 nodes"): {"-": 0.4},
 }
 STOCK = {
     "nn.LSTM": lambda features, units: nn.LSTM(features, units),
@@ -138,6 +143,48 @@ def growth(*_):
             yield f"{steps} steps", what, run, ("64 steps", what), steps / 64
 
 
+class LastStep(nn.Module):
+    """A classifier that reads the last hidden state."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.head = layer, nn.Linear(layer.hidden_size, 3)
+
+    def forward(self, inputs):
+        return self.head(self.layer(inputs)[0][:, -1])
+
+
+def attributions(*_):
+    """Integrated gradients with 50 nodes beside Captum's with as many; and refined until they add up, as `attribute` does it."""
+    from captum.attr import IntegratedGradients
+
+    stock = nn.LSTM(64, 128, batch_first=True)
+    for kind, layer in (("nn.LSTM", stock), ("full", lx.PeepholeLSTM.from_lstm(stock))):
+        model = LastStep(layer).eval()
+        for inputs in (torch.randn(8, 100, 64), torch.randn(1, 100, 64)):
+            name = f"{kind}, {len(inputs)} example{'s' if len(inputs) > 1 else ''}"
+
+            def by_captum(model=model, inputs=inputs):
+                return IntegratedGradients(model).attribute(inputs, target=1, n_steps=50, method="gausslegendre")
+
+            def nodes(fused, kernels=True, model=model, inputs=inputs):
+                at_once, as_it_is = patch.object(methods, "FEWEST_NODES", 50), patch.object(methods, "FEWEST_FUSED", 50 if fused else 51)
+                with at_once, as_it_is:
+                    if kernels:
+                        return lx.attribute(model, inputs, target=1, n_steps=50).attributions
+                    with by_pytorch():
+                        return lx.attribute(model, inputs, target=1, n_steps=50).attributions
+
+            found = torch.as_tensor(nodes(True))
+            print(f"  {name + ': fused':44} differs from Captum's by {float((found - by_captum()).abs().max()):.0e} at most")
+            beside = name, "Captum"
+            yield *beside, by_captum, beside
+            yield name, "in PyTorch", lambda nodes=nodes: nodes(False, False), beside
+            yield name, "by kernels", lambda nodes=nodes: nodes(False), beside
+            yield name, "fused", lambda nodes=nodes: nodes(True), beside
+            yield name, "refined from 8 nodes", lambda model=model, inputs=inputs: lx.attribute(model, inputs, target=1), beside
+
+
 def measured(rows, rounds):
     """Median seconds of each row, interleaved."""
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
@@ -169,7 +216,8 @@ def ceilings():
     )
 
 
-PARTS = {"layer": layers, "recording": recordings, "growth": growth}
+PARTS = {"layer": layers, "recording": recordings, "growth": growth, "attribution": attributions}
+WITHOUT_SHAPE = ("growth", "attribution")
 
 
 def main():
@@ -184,12 +232,12 @@ def main():
         torch.set_num_threads(threads)
         print(f"\n{threads} thread{'s' if threads > 1 else ''}: {ceilings()}")
         for part in chosen.part or PARTS:
-            for shape in chosen.shapes if part != "growth" else "-":
+            for shape in "-" if part in WITHOUT_SHAPE else chosen.shapes:
                 batch, steps, features, units = SHAPES.get(shape, (1, 1, 1, 1))
                 rows = list(PARTS[part](torch.randn(steps, batch, features), units, shape))
                 if rows:
                     sizes = f"{shape}: batch {batch}, {steps} steps, {features} features, {units} units"
-                    print(f"\n{part}" + (f", {sizes}" if part != "growth" else ""))
+                    print(f"\n{part}" + (f", {sizes}" if part not in WITHOUT_SHAPE else ""))
                     goals = {key: goal[shape] for key, goal in GOALS.items() if shape in goal}
                     shown(rows, chosen.rounds, goals)
 

@@ -1,5 +1,6 @@
 """A stack of layers and directions, run by our own equations: `PeepholeLSTM` itself, and the replay of `torch.nn.LSTM`."""
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -9,9 +10,12 @@ from torch.nn.utils.rnn import PackedSequence
 
 from lstm_explain.errors import InputError
 from lstm_explain.nn.equations import Form, Weights
-from lstm_explain.nn.kernels.sequence import Saved, before
+from lstm_explain.nn.kernels.sequence import Computed, Saved, before
 from lstm_explain.nn.layout import Layout, lay_out
 from lstm_explain.nn.sequence import run_sequence
+
+RunsSequence = Callable[..., Computed]
+"""Whoever runs one layer in one direction, called as `run_sequence` is."""
 
 
 class LSTMLike(Protocol):
@@ -95,9 +99,18 @@ def _initial(module: LSTMLike, layout: Layout, hx: tuple[Tensor, Tensor] | None,
 
 
 def run_layers(
-    module: LSTMLike, form: Form, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None, *, keep: bool = True
+    module: LSTMLike,
+    form: Form,
+    input: Tensor | PackedSequence,
+    hx: tuple[Tensor, Tensor] | None = None,
+    *,
+    keep: bool = True,
+    weights: Callable[[LSTMLike, str], Weights] = weights_of,
+    lowest: RunsSequence = run_sequence,
 ) -> Run:
     """Run a whole stack by our own equations; `keep` is whether what each layer computed inside is wanted.
+
+    `weights` says which they are of a layer and direction, and `lowest` runs the layer that reads the input.
 
     Raises
     ------
@@ -117,11 +130,11 @@ def run_layers(
         tops = []
         for direction in range(directions):
             at, reverse = layer * directions + direction, direction == 1
-            weights = weights_of(module, names[at])
-            now = run_sequence(rows, h_0[at], c_0[at], weights, form, layout.sizes, reverse, keep=keep)
+            own, by = weights(module, names[at]), run_sequence if layer else lowest
+            now = by(rows, h_0[at], c_0[at], own, form, layout.sizes, reverse, keep=keep)
             if keep and now.saved is not None:
                 states = h_0[at], c_0[at], now.saved, now.last_h, now.last_c
-                runs.append(LayerRun(names[at], weights, reverse, layout.sizes, rows, *states))
+                runs.append(LayerRun(names[at], own, reverse, layout.sizes, rows, *states))
             tops.append(now.hidden)
             last.append((now.last_h, now.last_c))
         rows = torch.cat(tops, dim=1) if directions == 2 else tops[0]

@@ -1,6 +1,6 @@
 """The fast sequence as one differentiable operation, and who computes it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ from lstm_explain.nn.equations import Form, Step, Weights, read, stepper, unedit
 from lstm_explain.nn.kernels import native
 from lstm_explain.nn.kernels import sequence as bulk
 from lstm_explain.nn.kernels.native import layer as compiled
-from lstm_explain.nn.kernels.sequence import Computed, Gradients, Saved
+from lstm_explain.nn.kernels.sequence import Computed, Gradients, Lines, Saved
 
 Call = tuple[Form, tuple[int, ...], bool]
 
@@ -22,22 +22,27 @@ def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:
     return torch.autocast(x.device.type, enabled=False) if there else nullcontext()
 
 
-def run_forward(call: Call, inputs: Sequence[Tensor | None], *, keep: bool) -> Computed:
+def _values(inputs: Sequence[Tensor | Lines | None]) -> Iterator[Tensor | None]:
+    for one in inputs:
+        yield from (one.start, one.step, one.place) if isinstance(one, Lines) else (one,)
+
+
+def run_forward(call: Call, inputs: Sequence[Tensor | Lines | None], *, keep: bool) -> Computed:
     """Forward by whoever can; nothing is differentiable."""
-    x, h0, c0, *weights = cast(list[Tensor], inputs)
-    forward = compiled.forward if native.serves(*inputs) else bulk.forward
-    with _without_autocast(x):
+    x, h0, c0, *weights = cast(list[Any], inputs)
+    forward = compiled.forward if native.serves(*_values(inputs)) else bulk.forward
+    with _without_autocast(h0):
         return forward(x, h0, c0, Weights(*weights), *call, keep=keep)
 
 
 def run_backward(
-    call: Call, saved: Saved, inputs: Sequence[Tensor | None], grads: Sequence[Tensor | None], needs: Sequence[bool]
+    call: Call, saved: Saved, inputs: Sequence[Tensor | Lines | None], grads: Sequence[Tensor | None], needs: Sequence[bool]
 ) -> Gradients:
     """Backward by whoever can, from what either has saved; `needs` has one flag for each of `inputs`."""
-    x, h0, c0, *weights = cast(list[Tensor], inputs)
-    backward = compiled.backward if native.serves(*saved, *inputs, *grads) else bulk.backward
+    x, h0, c0, *weights = cast(list[Any], inputs)
+    backward = compiled.backward if native.serves(*saved, *_values(inputs), *grads) else bulk.backward
     grad_hidden, grad_last_h, grad_last_c = grads
-    with _without_autocast(x):
+    with _without_autocast(h0):
         return backward(saved, x, h0, c0, Weights(*weights), *call, grad_hidden, grad_last_h, grad_last_c, needs)
 
 

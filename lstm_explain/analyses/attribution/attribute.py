@@ -155,12 +155,15 @@ def _check_independent(copies: Tensor, together: Tensor, dtype: torch.dtype) -> 
         )
 
 
-def _check_gradient(explained: Explained, points: Tensor) -> None:
+def _first_gradient(explained: Explained, points: Tensor) -> Tensor:
+    """The gradient of the first example, which shows that there is one."""
     # Through a copy, so that a model that writes into its input meets no leaf.
     leaf = points[:1].detach().clone().requires_grad_()
     result = explained(leaf.clone(), torch.zeros(1, dtype=torch.int64, device=points.device))
-    if not result.requires_grad or torch.autograd.grad(result.sum(), leaf, allow_unused=True)[0] is None:
+    gradient = torch.autograd.grad(result.sum(), leaf, allow_unused=True)[0] if result.requires_grad else None
+    if gradient is None:
         raise InputError("needed a gradient from the output to the inputs, got none: something on the way detaches; occlusion needs none")
+    return gradient
 
 
 def _check_settings(given: dict[str, Any], method: str, tolerance: Any) -> None:
@@ -236,7 +239,8 @@ def attribute(
         By gradients, for each number of the inputs:
 
         - ``integrated_gradients`` (Sundararajan, Taly & Yan 2017), by Gauss-Legendre with 8 nodes, then 16, 32, ... for the examples whose
-          attributions don't add up within `tolerance`;
+          attributions don't add up within `tolerance`; LSTMs run by our kernels, and where one reads the points of the path, or what is
+          linear in them, all nodes at once: ``settings["path"]`` says so;
         - ``gradient_shap`` (Erion et al. 2021; Captum's GradientShap): the same at random places, between the inputs and baselines drawn
           from several; adds up on average over the draws;
         - ``saliency`` (Simonyan, Vedaldi & Zisserman 2014), the size of the gradient, and ``input_x_gradient`` (Shrikumar et al. 2016),
@@ -335,8 +339,7 @@ def attribute(
         at_input = _numbers(explained, points, rows_at_once, "")
         copies = _copies(explained, points, time) if copies is None else copies
         _check_independent(copies, at_input, points.dtype)
-        if method not in BY_GROUP:
-            _check_gradient(explained, points)
+        first_gradient = None if method in BY_GROUP else _first_gradient(explained, points)
         elsewhere = " at the baseline: choose another with baselines="
         at_baseline = None
         if sample is not None:
@@ -356,11 +359,13 @@ def attribute(
             at_baseline,
             allowed,
             n_steps,
-            partition=partition,
+            model,
+            partition,
             donated=lambda donors: torch.where(valid, joined.donated(points, donors, ends), points),
             baseline_sample=sample,
             n_samples=n_samples,
             seed=seed,
+            first_gradient=first_gradient if joined.single else None,
         )
         found, settings, *errors = how(problem)
         if temporal_rescaling:

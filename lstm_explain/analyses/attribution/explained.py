@@ -54,6 +54,7 @@ class Explained:
 
     Attributes
     ----------
+    model : torch.nn.Module
     index : dict of int to tuple
         The element of the output that each example's target turned out to be.
     """

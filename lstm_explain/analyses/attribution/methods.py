@@ -2,22 +2,26 @@
 
 import difflib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lstm_explain.analyses.attribution.coalitions import kernel_shap, shapley, shapley_value_sampling
 from lstm_explain.analyses.attribution.gradient_shap import gradient_shap
+from lstm_explain.analyses.attribution.linear_path import LinearPath
 from lstm_explain.analyses.attribution.partition import Partition
 from lstm_explain.analyses.attribution.replacing import feature_ablation, feature_permutation
 from lstm_explain.errors import InputError
+from lstm_explain.recording.own_kernels import own_kernels
 
 FEWEST_NODES = 8
+FEWEST_FUSED = 16
+"""With fewer nodes it takes as long to look for what is linear in the path as is saved by it."""
 
 
 def captum() -> Any:
@@ -44,11 +48,14 @@ class Problem:
     at_baseline: Tensor | None
     tolerance: float
     n_steps: int
+    model: nn.Module
     partition: Partition
     donated: Callable[[Tensor], Tensor]
     baseline_sample: Tensor | None = None
     n_samples: int | None = None
     seed: int = 0
+    first_gradient: Tensor | None = None
+    """The gradient of the first example at its input, by the model as it is; None where points aren't what the model reads."""
 
     @property
     def rows(self) -> Tensor:
@@ -132,31 +139,49 @@ def input_x_gradient(problem: Problem) -> tuple[Tensor, dict[str, Any]]:
 
 
 def integrated_gradients(problem: Problem) -> tuple[Tensor, dict[str, Any]]:
-    """Gauss-Legendre, the nodes doubled for the examples that don't add up yet.
+    """Gauss-Legendre, the nodes doubled for the examples that don't add up yet; ``path`` says how the gradients come about.
 
-    The gradients are Captum's; the sum is ours, since Captum 0.9 rounds its weights to float32, whatever the dtype of the model.
+    Where an LSTM reads what is linear in the points, all nodes go through it at once (`LinearPath`). Elsewhere the gradients are Captum's;
+    the sum is ours, since Captum 0.9 rounds its weights to float32, whatever the dtype of the model.
     """
     path = problem.masked(problem.inputs - problem.baselines, problem.rows)
     attributions = torch.zeros_like(path, dtype=torch.float64)
     used = torch.zeros(len(path), dtype=torch.int64)
     pending, nodes = problem.rows, min(FEWEST_NODES, problem.n_steps)
-    while len(pending):
-        attributions[pending] = problem.masked(_integral(problem, path, pending, nodes) * path[pending].double(), pending)
-        used[pending.cpu()] = nodes
-        pending = pending[~problem.adds_up(attributions[pending], pending)] if nodes < problem.n_steps else pending[:0]
-        nodes = min(2 * nodes, problem.n_steps)
-    return attributions, {"n_steps": used.tolist()}
+    line = LinearPath(problem, path)
+    with own_kernels(problem.model, line.lowest) as kernels:
+        while len(pending):
+            if kernels.layers and not line.sought and nodes >= FEWEST_FUSED:
+                line.find()
+            mean = line.integral(pending, *_nodes(nodes, path)) if line.layers else _integral(problem, path, pending, nodes)
+            attributions[pending] = problem.masked(mean * path[pending].double(), pending)
+            used[pending.cpu()] = nodes
+            pending = pending[~problem.adds_up(attributions[pending], pending)] if nodes < problem.n_steps else pending[:0]
+            nodes = min(2 * nodes, problem.n_steps)
+    by = f"kernels of {_named(kernels.ran)}" if kernels.ran else "the model itself"
+    fused = f"; from {FEWEST_FUSED} nodes on fused into {_named(line.layers)}" if line.layers else ""
+    return attributions, {"n_steps": used.tolist(), "path": by + fused}
+
+
+def _named(layers: Iterable[str]) -> str:
+    return ", ".join(layer or "the model" for layer in layers)
+
+
+def _nodes(nodes: int, path: Tensor) -> tuple[Tensor, Tensor]:
+    """Gauss-Legendre between 0 and 1: places and weights, in float64."""
+    places, weights = (torch.as_tensor(part / 2, device=path.device) for part in np.polynomial.legendre.leggauss(nodes))
+    return places + 0.5, weights
 
 
 def _integral(problem: Problem, path: Tensor, rows: Tensor, nodes: int) -> Tensor:
     """The mean gradient between baseline and input, in float64, for some examples; one point for each pair of an example and a node."""
-    places, weights = (torch.as_tensor(part / 2, device=path.device) for part in np.polynomial.legendre.leggauss(nodes))
+    places, weights = _nodes(nodes, path)
     wide = (-1, *[1] * (path.dim() - 1))
     total = torch.zeros_like(path[rows], dtype=torch.float64)
     pairs = torch.cartesian_prod(torch.arange(nodes, device=path.device), torch.arange(len(rows), device=path.device))
     for part in pairs.split(problem.rows_at_once):
         node, at = part.unbind(1)
-        alpha = (places[node] + 0.5).to(path.dtype).reshape(wide)
+        alpha = places[node].to(path.dtype).reshape(wide)
         gradient = problem.gradient(problem.baselines[rows[at]] + alpha * path[rows[at]], rows[at])
         total.index_add_(0, at, weights[node].reshape(wide) * gradient.double())
     return total

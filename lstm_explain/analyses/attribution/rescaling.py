@@ -76,6 +76,7 @@ def _change(problem: "Problem", of: Callable[["Problem"], Tensor], plain: Tensor
         at_input=at_input,
         at_baseline=None if problem.at_baseline is None else problem.at_baseline[example],
         partition=problem.partition.rows(example),
+        first_gradient=None,
     )
     return (of(copies) - plain[example]).abs().flatten(1).sum(1)
 

@@ -15,11 +15,23 @@ from torch import Tensor
 from lstm_explain.nn.equations import Form, Weights, peephole_of
 
 
+class Lines(NamedTuple):
+    """What an input gives to the gates, biases and all, where each row is on a straight line: ``start + place * step``.
+
+    ``start`` and ``step (lines, 4*hidden)``; ``of_row (rows,)``, of int64, says which line each row is on, and ``place (rows,)`` where.
+    """
+
+    start: Tensor
+    step: Tensor
+    of_row: Tensor
+    place: Tensor
+
+
 class Saved(NamedTuple):
     """What a sequence computed, which is also all that its gradient needs; nobody else writes into it.
 
     ``gates (rows, 4, hidden)`` after their nonlinearity, in the order i, f, g, o; ``cell (rows, hidden)`` and
-    ``hidden (rows, state)`` after each step.
+    ``hidden (rows, state)`` after each step. Of lines no rows of ``hidden``, which only gradients of weights need.
     """
 
     gates: Tensor
@@ -37,7 +49,7 @@ class Computed(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients in the order of the inputs; None where none was asked for."""
+    """Gradients in the order of the inputs; None where none was asked for. That of lines is their start's."""
 
     x: Tensor | None
     h0: Tensor
@@ -78,23 +90,25 @@ def _recurrent(weights: Weights, form: Form) -> Tensor:
 
 
 def forward(
-    x: Tensor, h0: Tensor, c0: Tensor, weights: Weights, form: Form, sizes: Sequence[int], reverse: bool, *, keep: bool
+    x: Tensor | Lines, h0: Tensor, c0: Tensor, weights: Weights, form: Form, sizes: Sequence[int], reverse: bool, *, keep: bool
 ) -> Computed:
     """Run a sequence; shapes as in `lstm_explain.nn.equations.unroll`. `keep` asks for what it saves."""
     W_x, _, b_x, b_h, W_c, W_r = weights
-    (rows, _), (P, H) = x.shape, (h0.shape[1], c0.shape[1])
+    rows, P, H = sum(sizes), h0.shape[1], c0.shape[1]
     W_rec = _recurrent(weights, form).T
     K = W_rec.shape[0]
     W_ci_cf = W_c[: 2 * H].T if form == Form("full", "graves") and W_c is not None else None
     p_c = W_c[: 4 if form.wiring == "previous" else 2] if form.peephole == "diagonal" and W_c is not None else None
     W_co = peephole_of("o", W_c, form) if form.wiring == "graves" else None
 
-    if b_x is None or b_h is None:
+    if isinstance(x, Lines):
+        gates = torch.addcmul(x.start[x.of_row], x.step[x.of_row], x.place.unsqueeze(1))
+    elif b_x is None or b_h is None:
         gates = x @ W_x.T
     else:
         gates = torch.addmm(b_x + b_h, x, W_x.T)
-    cell = x.new_empty(rows, H)
-    hidden = x.new_empty(rows, P)
+    cell = gates.new_empty(rows, H)
+    hidden = gates.new_empty(rows, P)
     state = torch.cat([h0, c0], dim=1)
     for at, n in steps_of(sizes, reverse):
         z, c, h, s = gates[at], cell[at], hidden[at], state[:n]
@@ -120,13 +134,13 @@ def forward(
             torch.mm(torch.tanh(c).mul_(o), W_r.T, out=h)
         s[:, :P] = h
         c_seen.copy_(c)
-    saved = Saved(gates.view(rows, 4, H), cell, hidden.clone()) if keep else None
+    saved = Saved(gates.view(rows, 4, H), cell, hidden[:0] if isinstance(x, Lines) else hidden.clone()) if keep else None
     return Computed(hidden, state[:, :P].clone(), state[:, P:].clone(), saved)
 
 
 def backward(
     saved: Saved,
-    x: Tensor,
+    x: Tensor | Lines,
     h0: Tensor,
     c0: Tensor,
     weights: Weights,
@@ -140,7 +154,8 @@ def backward(
 ) -> Gradients:
     """Gradients of a sequence with respect to its input, its initial state and its weights.
 
-    `needs` has one flag for each of x, h0, c0 and the six fields of `Weights`, in that order.
+    `needs` has one flag for each of x, h0, c0 and the six fields of `Weights`, in that order. From lines none is
+    wanted of weights.
     """
     W_x, W_h, _, _, W_c, W_r = weights
     gates, cell, hidden = saved
@@ -211,12 +226,15 @@ def backward(
                 c_of_gate = cell if gate == "o" and form.wiring == "graves" else c_seen
                 parts.append(d_gate.T @ c_of_gate if form.peephole == "full" else (d_gate * c_of_gate).sum(0, keepdim=True))
             d_W_c = torch.cat(parts)
+    d_x = None
+    if need_x:
+        d_x = torch.zeros_like(x.start).index_add_(0, x.of_row, flat) if isinstance(x, Lines) else flat @ W_x
     return Gradients(
-        x=flat @ W_x if need_x else None,
+        x=d_x,
         h0=d_state[:, :P],
         c0=d_state[:, P:],
         weights=Weights(
-            weight_ih=flat.T @ x if need_W_x else None,  # type: ignore[arg-type]
+            weight_ih=flat.T @ x if need_W_x and not isinstance(x, Lines) else None,  # type: ignore[arg-type]
             weight_hh=d_W_rec[:, :P] if need_W_h and d_W_rec is not None else None,  # type: ignore[arg-type]
             bias_ih=d_b if need_b_x else None,
             bias_hh=d_b if need_b_h else None,

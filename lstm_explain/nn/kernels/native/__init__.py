@@ -120,7 +120,10 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         entries = [getattr(library, name) for name in _CHECKS]
     except (OSError, AttributeError) as error:
         return None, f"the compiled kernels can't be loaded, install again: {first_line(error)}"
-    if library.lx_sizes()[: len(_CHECKS)] != [ctypes.sizeof(call) for call in _CHECKS.values()]:
+    from lstm_explain.nn.kernels.native.layer import CALLS  # which is made of this file
+
+    calls = (*_CHECKS.values(), *CALLS)
+    if library.lx_sizes()[: len(calls)] != [ctypes.sizeof(call) for call in calls]:
         return None, "the compiled kernels are of another version: install again"
     for entry, call in zip(entries, _CHECKS.values(), strict=True):
         entry.argtypes = [ctypes.POINTER(call), ctypes.c_int, ctypes.c_int, ctypes.POINTER(_Found)]

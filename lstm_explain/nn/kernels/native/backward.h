@@ -124,8 +124,20 @@ static void NAME(cell_slopes)(const lx_lstm_backward *call, const NAME(Slopes) *
   }
 }
 
+/* What a row's pre-activations had to do with the loss, added to what its line's start had. */
+static void NAME(to_line)(const lx_lstm_backward *call, long row, const REAL *d_z, REAL *d_start) {
+  const long values = 4 * call->form.layout.units;
+  REAL *total = d_start + call->lines.of_row[row] * values;
+  for (long at = 0; at < values; at += LANES) {
+    const long n = values - at < LANES ? values - at : LANES;
+    NAME(store)(total + at, NAME(load)(total + at, n) + NAME(load)(d_z + at, n), n);
+  }
+}
+
 /* Sequences b_from to b_to at the call's steps. `sums`: d_b, and d_p where peepholes are diagonal, each by gate. */
-static void NAME(backward_block)(const lx_lstm_backward *call, const NAME(Transposed) * W, long b_from, long b_to, REAL *own, REAL *sums) {
+static void NAME(backward_block)(
+    const lx_lstm_backward *call, const NAME(Transposed) * W, long b_from, long b_to, REAL *own, REAL *sums, REAL *d_start
+) {
   const lx_layer *form = &call->form;
   const lx_layout *layout = &form->layout;
   const long H = layout->units, P = form->state;
@@ -136,7 +148,7 @@ static void NAME(backward_block)(const lx_lstm_backward *call, const NAME(Transp
     NAME(Slopes) at;
     REAL *d_h[NAME(ABREAST)], *d_zo[NAME(ABREAST)];
     for (long r = 0; r < n; r++) {
-      const long b = b_from + r, row = step.row + b, here = row - call->first_row;
+      const long b = b_from + r, row = step.row + b, here = d_start ? b : row - call->first_row;
       at.gates[r] = (const REAL *)call->gates + row * 4 * H;
       at.c_new[r] = (const REAL *)call->cell + row * H;
       at.c[r] = step.read && b < before.size ? (const REAL *)call->cell + (before.row + b) * H : (const REAL *)call->c0 + b * H;
@@ -161,6 +173,8 @@ static void NAME(backward_block)(const lx_lstm_backward *call, const NAME(Transp
     if (W->o_c.groups)
       NAME(product)(&W->o_c, (const REAL *const *)d_zo, at.d_c, n, 0, 0);
     NAME(cell_slopes)(call, &at, n, d_b, d_p);
+    for (long r = 0; r < n && d_start; r++)
+      NAME(to_line)(call, step.row + b_from + r, at.d_z[r], d_start);
     NAME(product)(&W->h, (const REAL *const *)at.d_z, d_h, n, 0, 1);
     if (W->c.groups)
       NAME(product)(&W->c, (const REAL *const *)at.d_z, at.d_c, n, 0, 0);
@@ -171,10 +185,11 @@ static void NAME(lstm_backward)(const lx_lstm_backward *call, const lx_part *par
   const long H = call->form.layout.units;
   NAME(Transposed) W;
   REAL *own = (REAL *)call->room + NAME(place_transposed)(&call->form, &W, call->room) + thread * NAME(ABREAST) * H;
+  REAL *d_start = call->d_start ? (REAL *)call->d_start + thread * call->lines.count * 4 * H : 0;
   const long blocks = (part->batch_to - part->batch_from + NAME(ABREAST) - 1) / NAME(ABREAST);
   for (long block = 0, b = part->batch_from; block < blocks; block++) {
     const long n = (part->batch_to - b + blocks - block - 1) / (blocks - block);
-    NAME(backward_block)(call, &W, b, b + n, own, (REAL *)call->sums + thread * 8 * H);
+    NAME(backward_block)(call, &W, b, b + n, own, (REAL *)call->sums + thread * 8 * H, d_start);
     b += n;
   }
 }

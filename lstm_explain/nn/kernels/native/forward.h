@@ -120,6 +120,17 @@ static void NAME(activate_o)(long H, const NAME(Rows) * at, long rows) {
     }
 }
 
+/* What the input gives to the gates of a row that is on a line. */
+static void NAME(on_line)(const lx_lstm_forward *call, long row, REAL *z) {
+  const long values = 4 * call->form.layout.units, from = call->lines.of_row[row] * values;
+  const REAL *start = (const REAL *)call->lines.start + from, *step = (const REAL *)call->lines.step + from;
+  const V place = NAME(all)(((const REAL *)call->lines.place)[row]);
+  for (long at = 0; at < values; at += LANES) {
+    const long n = values - at < LANES ? values - at : LANES;
+    NAME(store)(z + at, NAME(load)(start + at, n) + place * NAME(load)(step + at, n), n);
+  }
+}
+
 /* Rows whose input meets its weights at once. */
 typedef struct {
   const REAL *x[512 + NAME(ABREAST)];
@@ -163,7 +174,8 @@ static void NAME(forward_block)(const lx_lstm_forward *call, const NAME(Matrices
   while (step.read < layout->steps) {
     NAME(Ahead) read;
     next = NAME(read_ahead)(layout, next, b_from, b_to, ahead, call->x, call->x_row, call->gates, own_z, 4 * H, &read);
-    NAME(product)(&W->x, read.x, read.z, read.rows, call->bias, 1);
+    if (!call->lines.start)
+      NAME(product)(&W->x, read.x, read.z, read.rows, call->bias, 1);
 
     for (long rows = 0; step.read < next.read; step = lx_next_step(layout, step)) {
       const long n = lx_within(step.size, b_from, b_to);
@@ -171,6 +183,8 @@ static void NAME(forward_block)(const lx_lstm_forward *call, const NAME(Matrices
       for (long r = 0; r < n; r++) {
         const long row = step.row + b_from + r;
         at.z[r] = read.z[rows + r];
+        if (call->lines.start)
+          NAME(on_line)(call, row, at.z[r]);
         at.c_new[r] = call->cell ? (REAL *)call->cell + row * H : own_c + r * H;
         h[r] = (REAL *)call->hidden + row * P;
         at.m[r] = form->projects ? at.m[r] : h[r];

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lstm_explain.nn.equations import Form, Weights
 from lstm_explain.nn.kernels import native
-from lstm_explain.nn.kernels.sequence import Computed, Gradients, Saved, before, steps_of
+from lstm_explain.nn.kernels.sequence import Computed, Gradients, Lines, Saved, before, steps_of
 
 _CHUNK = 1 << 22
 """Bytes of pre-activations' gradients between two bulk products."""
@@ -30,6 +30,10 @@ class Layer(ctypes.Structure):
     ]
 
 
+class _Lines(ctypes.Structure):
+    _fields_ = [*((name, ctypes.c_void_p) for name in ("start", "step", "of_row", "place")), ("count", ctypes.c_long)]
+
+
 class _Step(ctypes.Structure):
     _fields_ = [(name, ctypes.c_long) for name in ("read", "row", "size")]
 
@@ -37,6 +41,7 @@ class _Step(ctypes.Structure):
 class _Forward(ctypes.Structure):
     _fields_ = [
         ("form", Layer),
+        ("lines", _Lines),
         ("x", ctypes.c_void_p),
         ("x_row", ctypes.c_long),
         *((name, ctypes.c_void_p) for name in ("h0", "c0", "weight_ih", "weight_hh", "bias", "weight_ch", "weight_hr")),
@@ -47,14 +52,18 @@ class _Forward(ctypes.Structure):
 class _Backward(ctypes.Structure):
     _fields_ = [
         ("form", Layer),
+        ("lines", _Lines),
         ("last", _Step),
         ("stop", ctypes.c_long),
         ("first_row", ctypes.c_long),
         *((name, ctypes.c_void_p) for name in ("gates", "cell", "c0", "grad_hidden")),
         ("grad_stride", ctypes.c_long),
         *((name, ctypes.c_void_p) for name in ("weight_hh", "weight_ch", "weight_hr")),
-        *((name, ctypes.c_void_p) for name in ("d_h", "d_c", "d_z", "d_h_rows", "m", "sums", "room")),
+        *((name, ctypes.c_void_p) for name in ("d_h", "d_c", "d_start", "d_z", "d_h_rows", "m", "sums", "room")),
     ]
+
+
+CALLS = _Forward, _Backward
 
 
 def entries(name: str) -> tuple[Callable[..., int], Callable[..., None]]:
@@ -70,6 +79,10 @@ def _form(form: Form, weights: Weights, sizes: Sequence[int], reverse: bool) -> 
     layout = native.layout(sizes, units4 // 4, reverse)
     peephole = (None, "diagonal", "full").index(form.peephole if weights.weight_ch is not None else None)
     return Layer(layout, features, state, 0, peephole, ("previous", "graves").index(form.wiring), weights.weight_hr is not None)
+
+
+def _lines(x: Tensor | Lines) -> _Lines:
+    return _Lines(*map(address, x), len(x.start)) if isinstance(x, Lines) else _Lines()
 
 
 def address(tensor: Tensor | None) -> int | None:
@@ -95,29 +108,32 @@ def _contiguous(weights: Weights) -> Weights:
 
 
 def forward(
-    x: Tensor, h0: Tensor, c0: Tensor, weights: Weights, form: Form, sizes: Sequence[int], reverse: bool, *, keep: bool
+    x: Tensor | Lines, h0: Tensor, c0: Tensor, weights: Weights, form: Form, sizes: Sequence[int], reverse: bool, *, keep: bool
 ) -> Computed:
     """As `lstm_explain.nn.kernels.sequence.forward`."""
     weights = _contiguous(weights)
     W_x, W_h, b_x, b_h, W_c, W_r = weights
-    x, h0, c0 = in_rows(x), h0.contiguous(), c0.contiguous()
-    (rows, _), P, H = x.shape, h0.shape[1], c0.shape[1]
+    x = Lines(*(part.contiguous() for part in x)) if isinstance(x, Lines) else in_rows(x)
+    h0, c0 = h0.contiguous(), c0.contiguous()
+    rows, P, H = sum(sizes), h0.shape[1], c0.shape[1]
     bias = None if b_x is None or b_h is None else b_x + b_h
-    gates, cell, kept = (empty(x, rows, 4, H), empty(x, rows, H), empty(x, rows, P)) if keep else (None, None, None)
-    hidden, last_h, last_c = empty(x, rows, P), torch.empty_like(h0), torch.empty_like(c0)
-    lstm, is_double, threads = _form(form, weights, sizes, reverse), x.dtype == torch.float64, torch.get_num_threads()
+    gates, cell = (empty(h0, rows, 4, H), empty(h0, rows, H)) if keep else (None, None)
+    kept = empty(h0, rows, P) if keep and not isinstance(x, Lines) else None  # only gradients of weights need them
+    hidden, last_h, last_c = empty(h0, rows, P), torch.empty_like(h0), torch.empty_like(c0)
+    lstm, is_double, threads = _form(form, weights, sizes, reverse), h0.dtype == torch.float64, torch.get_num_threads()
     room_for, run = entries("lstm_forward")
     room = torch.empty(room_for(ctypes.byref(lstm), is_double, threads), dtype=torch.uint8)
     tensors = (h0, c0, W_x, W_h, bias, W_c, W_r, gates, cell, hidden, kept, last_h, last_c, room)
-    call = _Forward(lstm, x.data_ptr(), x.stride(0), *map(address, tensors))
+    input = (None, 0) if isinstance(x, Lines) else (x.data_ptr(), x.stride(0))
+    call = _Forward(lstm, _lines(x), *input, *map(address, tensors))
     run(ctypes.byref(call), is_double, threads, False)
-    saved = None if gates is None or cell is None or kept is None else Saved(gates, cell, kept)
+    saved = None if gates is None or cell is None else Saved(gates, cell, h0[:0] if kept is None else kept)
     return Computed(hidden, last_h, last_c, saved)
 
 
 def backward(
     saved: Saved,
-    x: Tensor,
+    x: Tensor | Lines,
     h0: Tensor,
     c0: Tensor,
     weights: Weights,
@@ -131,15 +147,18 @@ def backward(
 ) -> Gradients:
     """As `lstm_explain.nn.kernels.sequence.backward`."""
     weights = _contiguous(weights)
-    W_x, W_h, _, _, W_c, W_r = weights
-    gates, cell, hidden = saved
     h0, c0 = h0.contiguous(), c0.contiguous()
-    P, H = hidden.shape[1], cell.shape[1]
-    need_x, _, _, need_W_x, need_W_h, need_b_x, need_b_h, need_W_c, need_W_r = needs
     grad_hidden = None if grad_hidden is None else in_rows(grad_hidden)
     d_h, d_c = torch.empty_like(h0), torch.empty_like(c0)
     for d, grad in ((d_h, grad_last_h), (d_c, grad_last_c)):
         d.zero_() if grad is None else d.copy_(grad)
+    if isinstance(x, Lines):
+        d_start = _to_lines(saved, x, c0, weights, form, sizes, reverse, grad_hidden, d_h, d_c)
+        return Gradients(d_start, d_h, d_c, Weights(*(None,) * 6))  # type: ignore[arg-type]
+    W_x, W_h, _, _, W_c, W_r = weights
+    gates, cell, hidden = saved
+    P, H = hidden.shape[1], cell.shape[1]
+    need_x, _, _, need_W_x, need_W_h, need_b_x, need_b_h, need_W_c, need_W_r = needs
     chunks = list(_chunks(sizes, reverse, max(1, _CHUNK // (4 * H * x.element_size()))))
     most = max(at.stop - at.start for at, *_ in chunks)
     d_z, projects = gates.new_empty(most, 4 * H), need_W_r and W_r is not None
@@ -160,9 +179,9 @@ def backward(
     total = gates.new_zeros(8, H)
     stride = 0 if grad_hidden is None else grad_hidden.stride(0)
     before_rows = gates, cell, c0, grad_hidden
-    tensors = W_h, W_c, W_r, d_h, d_c, d_z, d_h_rows, m, sums, room
+    tensors = W_h, W_c, W_r, d_h, d_c, None, d_z, d_h_rows, m, sums, room
     for number, (at, last, stop) in enumerate(chunks):
-        call = _Backward(lstm, last, stop, at.start, *map(address, before_rows), stride, *map(address, tensors))
+        call = _Backward(lstm, _Lines(), last, stop, at.start, *map(address, before_rows), stride, *map(address, tensors))
         run(ctypes.byref(call), is_double, threads, number > 0)
         total += sums.sum(0)
         sums.zero_()
@@ -187,6 +206,36 @@ def backward(
     by_bias = d_b if need_b_x else None, d_b if need_b_h else None
     by_weights = _transposed(d_W_x), _transposed(d_W_h), *by_bias, by_peephole, _transposed(d_W_r)
     return Gradients(d_x, d_h, d_c, Weights(*by_weights))  # type: ignore[arg-type]
+
+
+def _to_lines(
+    saved: Saved,
+    lines: Lines,
+    c0: Tensor,
+    weights: Weights,
+    form: Form,
+    sizes: Sequence[int],
+    reverse: bool,
+    grad_hidden: Tensor | None,
+    d_h: Tensor,
+    d_c: Tensor,
+) -> Tensor:
+    """The gradient of the lines' start, in one call: rows are added to their lines step by step, and need no memory of their own."""
+    gates, cell, _ = saved
+    lines = Lines(*(part.contiguous() for part in lines))
+    lstm, is_double, threads = _form(form, weights, sizes, reverse), c0.dtype == torch.float64, torch.get_num_threads()
+    room_for, run = entries("lstm_backward")
+    room = torch.empty(room_for(ctypes.byref(lstm), is_double, threads), dtype=torch.uint8)
+    mine = min(threads, sizes[0])
+    d_start, sums = c0.new_zeros(mine, *lines.start.shape), c0.new_zeros(mine, 8, cell.shape[1])
+    d_z = c0.new_empty(sizes[0], lines.start.shape[1])
+    ((_, last, stop),) = _chunks(sizes, reverse, sum(sizes))
+    stride = 0 if grad_hidden is None else grad_hidden.stride(0)
+    tensors = weights.weight_hh, weights.weight_ch, weights.weight_hr, d_h, d_c, d_start, d_z, None, None, sums, room
+    before_rows = gates, cell, c0, grad_hidden
+    call = _Backward(lstm, _lines(lines), last, stop, 0, *map(address, before_rows), stride, *map(address, tensors))
+    run(ctypes.byref(call), is_double, threads, False)
+    return d_start[0] if mine == 1 else d_start.sum(0)
 
 
 def _transposed(gradient: Tensor | None) -> Tensor | None:

@@ -145,7 +145,8 @@ ENTRY(tally, call->batch * call->time * call->layout.units)
 
 /* How large each call is, in the order of the entries: a library of another version has others. */
 EXPORT const long *lx_sizes(void) {
-  static const long sizes[] = {sizeof(lx_lstm_replay), sizeof(lx_lstm_check), sizeof(lx_lstm_named), sizeof(lx_gru_replay), sizeof(lx_tally)};
+  static const long sizes[] = {sizeof(lx_lstm_replay), sizeof(lx_lstm_check),   sizeof(lx_lstm_named),   sizeof(lx_gru_replay),
+                               sizeof(lx_tally),       sizeof(lx_lstm_forward), sizeof(lx_lstm_backward)};
   return sizes;
 }
 

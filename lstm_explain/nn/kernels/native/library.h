@@ -135,9 +135,19 @@ typedef struct {
   int kind, peephole, wiring, projects;
 } lx_layer;
 
+/* What the input gives to the gates of each row, biases and all, where it is on one of several straight lines: start + place * step, of the line that
+ * the row is on. All null where the input itself is given. */
+typedef struct {
+  const void *start, *step; /* (count, 4, units) */
+  const long *of_row;       /* which line a row is on */
+  const void *place;        /* and where */
+  long count;
+} lx_lines;
+
 /* Weights as PyTorch has them, in rows without gaps; null where there are none. Gates and cell states are null where they aren't to be kept. */
 typedef struct {
   lx_layer form;
+  lx_lines lines;
   const void *x; /* rows `x_row` values apart */
   long x_row;
   const void *h0, *c0;
@@ -163,9 +173,11 @@ typedef struct {
   void *room;
 } lx_plain_forward;
 
-/* Steps from `last` back to the one before which `stop` are read. Rows of `d_z`, `d_h_rows` and `m` are counted from `first_row`. */
+/* Steps from `last` back to the one before which `stop` are read. Rows of `d_z`, `d_h_rows` and `m` are counted from `first_row`; where the input
+ * was on lines, `d_z` has room for one step, and each row is added to its line's in `d_start`. */
 typedef struct {
   lx_layer form;
+  lx_lines lines;
   lx_step last;
   long stop, first_row;
   const void *gates, *cell, *c0;
@@ -173,6 +185,7 @@ typedef struct {
   long grad_stride;
   const void *weight_hh, *weight_ch, *weight_hr;
   void *d_h, *d_c; /* (batch, state), (batch, units): after the last step, and afterwards before the first one */
+  void *d_start;   /* for each thread (count, 4, units); null where the input was given itself */
   void *d_z;       /* (rows, 4, units) */
   void *d_h_rows;  /* (rows, state): what meets the projection's weights, and */
   void *m;         /* (rows, units): o tanh(c), both null where nobody asks */

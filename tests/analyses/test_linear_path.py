@@ -232,9 +232,18 @@ def test_what_is_not_linear_before_the_layer_is_not_taken_for_it(name):
     assert path_of(Model(lstm, Front(NONLINEAR[name]))) == "kernels of lstm"
 
 
-@pytest.mark.parametrize("front", [bump(float((np.polynomial.legendre.leggauss(8)[0][2] + 1) / 2)), crossed])
+AT_A_NODE = bump(float((np.polynomial.legendre.leggauss(8)[0][2] + 1) / 2))
+
+
+def beside_a_large_one(x):
+    return torch.cat([1e12 * x[..., :1], AT_A_NODE(x[..., 1:])], 2)
+
+
+@pytest.mark.parametrize("front", [AT_A_NODE, crossed, beside_a_large_one])
 def test_what_only_looks_linear_is_found_out(front):
     model, inputs = Model(peephole_lstm(THREE, "full"), Front(front)), torch.ones(3, 5, 2, dtype=torch.float64)
+    with torch.no_grad():
+        model.lstm.weight_ih_l0[:, 0] *= 1e-12 if front is beside_a_large_one else 1.0
     result = lx.attribute(model, inputs, n_steps=8)
     assert result.settings["path"] == "kernels of lstm"
     close(result.attributions, by_definition(batched(model), inputs, torch.zeros_like(inputs), 8))

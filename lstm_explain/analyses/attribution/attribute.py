@@ -1,14 +1,15 @@
 """`attribute`: what each step and feature of the input contributed to one number of the output."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lstm_explain.analyses.attribution.decomposition.lrp import checked_rule
 from lstm_explain.analyses.attribution.explained import Explained, targets_of
-from lstm_explain.analyses.attribution.methods import Problem, method_named
+from lstm_explain.analyses.attribution.methods import DECOMPOSITIONS, Problem, method_named
 from lstm_explain.analyses.attribution.result import AttributionResult
 from lstm_explain.display import number
 from lstm_explain.errors import InputError, as_input_error
@@ -131,7 +132,7 @@ def _check_gradient(explained: Explained, points: Tensor) -> None:
 
 
 def _check_settings(baselines: Any, method: str, tolerance: Any, n_steps: Any, internal_batch_size: Any) -> None:
-    if baselines is not None and method in ("saliency", "input_x_gradient"):
+    if baselines is not None and method in ("saliency", "input_x_gradient", *DECOMPOSITIONS):
         raise InputError(f"needed no baselines for {method}, which has none, got some")
     for name, value in (("n_steps", n_steps), ("internal_batch_size", internal_batch_size)):
         if value is not None and not (isinstance(value, int) and value > 0):
@@ -154,6 +155,8 @@ def attribute(
     tolerance: float | None = None,
     n_steps: int = 512,
     internal_batch_size: int | None = None,
+    rule: str | None = None,
+    epsilon: float | None = None,
 ) -> AttributionResult:
     """What each step and feature of the input contributed to one number of the output.
 
@@ -170,10 +173,13 @@ def attribute(
         Which element of each example's output: None for an output ``(batch,)``, a class for ``(batch, class)``, ``(step,)`` for
         ``(batch, time)``, ``(step, class)`` for ``(batch, time, class)``; or a list with one for each example. Step -1 is the last
         valid one.
-    method : {"integrated_gradients", "saliency", "input_x_gradient", "occlusion"}
+    method : {"integrated_gradients", "saliency", "input_x_gradient", "occlusion", "lrp"}
         Integrated gradients (Sundararajan, Taly & Yan 2017) by Gauss-Legendre, with 8 nodes, then 16, 32, ... for the examples whose
         attributions don't add up within `tolerance`. Saliency (Simonyan, Vedaldi & Zisserman 2014): the size of the gradient. Input x
         gradient (Shrikumar et al. 2016). Occlusion (Zeiler & Fergus 2014): what changes when one step gets the baseline's value.
+        Layer-wise relevance propagation (Arras et al. 2017, 2019) hands the whole output back through the equations of recurrent layers
+        and cells, of a stack in all directions, and says what went elsewhere; past them it is gradient times input, exact where the model
+        is linear, with the rest in the residual.
     baselines : number or Tensor, optional
         What stands for "nothing was there": a number, or a tensor that broadcasts to the inputs (or to their embeddings); tokens, where
         the inputs are tokens. Zero if left out. Padding is never changed.
@@ -192,6 +198,12 @@ def attribute(
         At most so many nodes for integrated gradients.
     internal_batch_size : int, optional
         Rows in one forward pass; as many as make 16,384 time steps if left out.
+    rule : {"all", "half", "proportional"}, optional
+        Of LRP, what a gate gets of the relevance of gate times signal: nothing, half, or as the sizes of the two compare. The first, if
+        left out; only there nothing grows without bound. Of a GRU and an RNN only the first is defined, gates holding still. Peepholes
+        into gates get what the gate gets; into the candidate, as in the ``previous`` wiring, they carry a signal.
+    epsilon : float, optional
+        Of LRP's ε-rule inside recurrent layers; what it takes is stated. 0 for the rule ``"all"``, which needs none, else 1e-6.
 
     Returns
     -------
@@ -201,7 +213,10 @@ def attribute(
     Raises
     ------
     InputError
-        If a method is refused or unknown, an argument doesn't fit, the output isn't finite, or no gradient reaches the inputs.
+        If a method is refused or unknown, or not defined for the model, an argument doesn't fit, the output isn't finite, or no gradient
+        reaches the inputs.
+    CertificateError
+        If LRP meets a recurrent layer that isn't what its equations say.
 
     Examples
     --------
@@ -215,6 +230,7 @@ def attribute(
         raise InputError(f"needed a torch.nn.Module, got {type(model).__name__}")
     how = method_named(method)
     _check_settings(baselines, method, tolerance, n_steps, internal_batch_size)
+    options = _options(method, rule, epsilon)
     with _evaluated(model):
         points, path, layer = _as_points(model, inputs, embedding)
         batch, time = points.shape[:2]
@@ -233,22 +249,26 @@ def attribute(
         if method != "occlusion":
             _check_gradient(explained, points)
         elsewhere = " at the baseline: choose another with baselines="
-        at_baseline = None if method == "saliency" else _numbers(explained, baseline, rows_at_once, elsewhere)
+        without = method in ("saliency", *DECOMPOSITIONS)
+        at_baseline = None if without else _numbers(explained, baseline, rows_at_once, elsewhere)
         allowed = TOLERANCE.get(points.dtype, LOOSEST) if tolerance is None else tolerance
         problem = Problem(points, baseline, valid, explained, rows_at_once, at_input, at_baseline, allowed, n_steps)
-        found, settings = how(problem)
+        found, settings, *others = how(problem, **options)
     attributions = torch.where(valid if found.dim() == valid.dim() else steps.to(points.device), found.double(), 0.0)
+    credited = _elsewhere(others[0], found, attributions) if others else None
     delta = None
     if at_baseline is not None:
         delta = (attributions.flatten(1).sum(1) - (at_input.double() - at_baseline.double())).cpu().numpy()
-    complete = method == "integrated_gradients"
+    elif credited is not None:
+        delta = (attributions.flatten(1).sum(1) + sum(credited.values()) - at_input.double()).cpu().numpy()
+    complete = method in ("integrated_gradients", *DECOMPOSITIONS)
     return AttributionResult(
         attributions=attributions.cpu().numpy(),
         valid=steps.numpy(),
         output=at_input.double().cpu().numpy(),
         baseline_output=None if at_baseline is None else at_baseline.double().cpu().numpy(),
         convergence_delta=delta,
-        converged=problem.adds_up(attributions, problem.rows).cpu().numpy() if complete else None,
+        converged=problem.adds_up(attributions, problem.rows, credited).cpu().numpy() if complete else None,
         explained=tuple(_element_in_words(explained.index[row]) for row in range(batch)),
         method=method,
         settings={
@@ -260,7 +280,24 @@ def attribute(
             **settings,
         },
         padding="unknown" if known is None else "none" if bool(steps.all()) else "known",
+        elsewhere=None if credited is None else {name: share.cpu().numpy() for name, share in credited.items()},
     )
+
+
+def _options(method: str, rule: Any, epsilon: Any) -> dict[str, Any]:
+    """What a method takes that others don't."""
+    if method == "lrp":
+        return dict(zip(("rule", "epsilon"), checked_rule(rule, epsilon), strict=True))
+    for name, value in (("rule", rule), ("epsilon", epsilon)):
+        if value is not None:
+            raise InputError(f"needed no {name} for {method}, which has none, got {value!r}")
+    return {}
+
+
+def _elsewhere(credited: Mapping[str, Tensor], found: Tensor, attributions: Tensor) -> dict[str, Tensor]:
+    """What a decomposition credits to others than the inputs; what it credits to padding, which the model has read, is among it."""
+    padding = found.double().flatten(1).sum(1) - attributions.flatten(1).sum(1)
+    return {**{name: share.double() for name, share in credited.items()}, "padding": padding}
 
 
 def _element_in_words(index: tuple[int, ...]) -> str:
@@ -268,7 +305,7 @@ def _element_in_words(index: tuple[int, ...]) -> str:
 
 
 def _in_words(baselines: Any, method: str) -> str | None:
-    if method == "saliency":
+    if method == "saliency" or method in DECOMPOSITIONS:
         return None
     given = torch.as_tensor(0.0 if baselines is None else baselines)
     kind = "token " if not given.is_floating_point() and baselines is not None else ""

@@ -45,6 +45,7 @@ class Explained:
 
     Attributes
     ----------
+    model : torch.nn.Module
     index : dict of int to tuple
         The element of the output that each example's target turned out to be.
     """
@@ -59,7 +60,7 @@ class Explained:
         targets: list[Wanted],
         lengths: Tensor | None,
     ) -> None:
-        self._model, self._inputs, self._embedding, self._output = model, inputs, embedding, output
+        self.model, self._inputs, self._embedding, self._output = model, inputs, embedding, output
         given = () if args is None else tuple(args) if isinstance(args, (tuple, list)) else (args,)
         self._args = tuple(arg.clone() if isinstance(arg, Tensor) and arg.is_inference() else arg for arg in given)
         self._targets, self._lengths = targets, lengths
@@ -95,10 +96,10 @@ class Explained:
         shape = f"{tuple(self._inputs.shape)}, {str(self._inputs.dtype).removeprefix('torch.')}"
         with as_input_error(f"the model can't be called with inputs of shape {shape}"):
             if self._embedding is None:
-                return self._model(points, *args)
+                return self.model(points, *args)
             lookup = _Lookup(self, self._embedding, self._inputs[rows], points)
-            with replaced(self._model.get_submodule(self._embedding), lookup):
-                returned = self._model(tokens, *args)
+            with replaced(self.model.get_submodule(self._embedding), lookup):
+                returned = self.model(tokens, *args)
             if not lookup.calls:
                 raise InputError(f"needed {self._embedding} to be called in a forward pass, got a model that passes it by")
             return returned

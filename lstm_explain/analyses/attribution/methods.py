@@ -2,7 +2,7 @@
 
 import difflib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lstm_explain.analyses.attribution.decomposition.lrp import lrp
 from lstm_explain.analyses.attribution.explained import Explained
 from lstm_explain.errors import InputError
 
@@ -50,11 +51,15 @@ class Problem:
         """Padding at zero, whatever stood there."""
         return torch.where(self.valid[rows], attributions, 0.0)
 
-    def adds_up(self, attributions: Tensor, rows: Tensor) -> Tensor:
-        """Whether sums are within the tolerance of the difference of outputs, or as near as numbers of that size are rounded."""
-        assert self.at_baseline is not None
-        at_input, at_baseline = self.at_input[rows].double(), self.at_baseline[rows].double()
-        terms, difference = attributions.flatten(1), at_input - at_baseline
+    def adds_up(self, attributions: Tensor, rows: Tensor, elsewhere: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Whether sums are within the tolerance of the difference of outputs, or as near as numbers of that size are rounded.
+
+        With what a decomposition has credited `elsewhere`, they are to be the whole of the output.
+        """
+        at_input = self.at_input[rows].double()
+        at_baseline = torch.zeros_like(at_input) if self.at_baseline is None else self.at_baseline[rows].double()
+        others = [share.double().unsqueeze(1) for share in (elsewhere or {}).values()]
+        terms, difference = torch.cat([attributions.flatten(1), *others], dim=1), at_input - at_baseline
         scale = torch.stack([at_input.abs(), at_baseline.abs(), terms.abs().sum(1)]).amax(0)
         rounding = 8 * torch.finfo(self.inputs.dtype).eps * scale
         return (terms.sum(1) - difference).abs() <= torch.maximum(self.tolerance * difference.abs(), rounding)
@@ -70,7 +75,8 @@ class Problem:
         return torch.cat([self.gradient(self.inputs[part], part) for part in self.rows.split(self.rows_at_once)])
 
 
-Method = Callable[[Problem], tuple[Tensor, dict[str, Any]]]
+Method = Callable[..., tuple[Any, ...]]
+"""``method(problem, **options)``: attributions, settings, and of a decomposition what went elsewhere, by name ``(batch,)``."""
 
 
 def saliency(problem: Problem) -> tuple[Tensor, dict[str, Any]]:
@@ -137,7 +143,10 @@ METHODS: dict[str, Method] = {
     "saliency": saliency,
     "input_x_gradient": input_x_gradient,
     "occlusion": occlusion,
+    "lrp": lrp,
 }
+DECOMPOSITIONS = ("lrp",)
+"""Methods that hand out the whole of the output, to the inputs and elsewhere; they have no baseline."""
 
 _REFUSED = {
     "deep_lift": "its rules don't cover products of gates: on a fused LSTM it is input x gradient under another name",

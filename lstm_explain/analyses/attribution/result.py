@@ -29,17 +29,21 @@ class AttributionResult:
     baseline_output : ndarray ``(batch,)`` or None
         The same number with the baseline in place of the input; None for a method without one.
     convergence_delta : ndarray ``(batch,)`` or None
-        The residual, what the attributions are short of adding up, or beyond it: their sum less `output` plus `baseline_output`. None for
-        a method without a baseline.
+        The residual, what the attributions are short of adding up, or beyond it: their sum less `output` plus `baseline_output`; of a
+        decomposition their sum and that of `elsewhere` less `output`. None for a method that has neither.
     converged : ndarray of bool ``(batch,)`` or None
         Whether the residual is within the tolerance of `settings`. None for a method that doesn't claim to add up: all but integrated
-        gradients.
+        gradients and the decompositions.
     explained : tuple of str ``(batch,)``
         Which element of the output, in words.
     method : str
     settings : mapping
         All that is needed to repeat it.
     padding : {"none", "known", "unknown"}
+    elsewhere : mapping of str to ndarray ``(batch,)``, or None
+        What a decomposition credits to others than the inputs, in units of the output. LRP: ``bias``, ``initial_state``, ``epsilon`` (what
+        the ε-rule has taken). Cell decomposition: ``initial_state``, ``constant`` (the output where that hidden state is zero). Both:
+        ``padding``, where the model reads it.
     """
 
     attributions: NDArray[np.float64]
@@ -52,6 +56,7 @@ class AttributionResult:
     method: str
     settings: Mapping[str, Any]
     padding: Padding
+    elsewhere: Mapping[str, NDArray[np.float64]] | None = None
 
     @property
     def by_step(self) -> NDArray[np.float64]:
@@ -61,12 +66,15 @@ class AttributionResult:
 
     @property
     def relative_delta(self) -> NDArray[np.float64] | None:
-        """The size of the residual as a share of the difference of outputs ``(batch,)``; infinite where the outputs don't differ."""
-        if self.convergence_delta is None or self.baseline_output is None:
+        """The size of the residual as a share of the difference of outputs ``(batch,)``; infinite where the outputs don't differ.
+
+        Of a decomposition it is the share of the output.
+        """
+        if self.convergence_delta is None:
             return None
         residual = np.abs(self.convergence_delta)
         with np.errstate(divide="ignore", invalid="ignore"):
-            share = residual / np.abs(self.output - self.baseline_output)
+            share = residual / np.abs(self.output - (0.0 if self.baseline_output is None else self.baseline_output))
         return np.where(residual == 0, 0.0, share)
 
     def __repr__(self) -> str:
@@ -79,7 +87,8 @@ class AttributionResult:
     def _check(self) -> str:
         if self.relative_delta is None:
             return "doesn't claim to add up"
-        residual = f"residual at most {float(self.relative_delta.max()):.1e} of the difference of outputs"
+        whole = "output" if self.elsewhere is not None else "difference of outputs"
+        residual = f"residual at most {float(self.relative_delta.max()):.1e} of the {whole}"
         if self.converged is None:
             return f"{residual}, but it doesn't claim to add up"
         allowed = number(self.settings["tolerance"])
@@ -92,8 +101,11 @@ class AttributionResult:
             delta = "" if self.convergence_delta is None else f"{self.convergence_delta[at]:.1e}"
             strongest = int(np.abs(self.by_step[at]).argmax())
             within = "" if self.converged is None else "yes" if self.converged[at] else "no"
-            rows.append((at, what, f"{self.output[at]:.4g}", before, delta, within, f"{strongest} ({self.by_step[at, strongest]:.3g})"))
-        header = ("example", "explained", "output", "baseline's output", "residual", "within tolerance", "strongest step")
+            others = [f"{share[at]:.3g}" for share in (self.elsewhere or {}).values()]
+            strong = f"{strongest} ({self.by_step[at, strongest]:.3g})"
+            rows.append((at, what, f"{self.output[at]:.4g}", before, *others, delta, within, strong))
+        to = [f"to {name.replace('_', ' ')}" for name in self.elsewhere or {}]
+        header = ("example", "explained", "output", "baseline's output", *to, "residual", "within tolerance", "strongest step")
         return table(f"Attribution by {self.method}: {self._check()}; padding {self.padding}", header, rows)
 
     def to_dict(self) -> dict[str, Any]:

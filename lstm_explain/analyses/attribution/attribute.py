@@ -1,12 +1,13 @@
 """`attribute`: what each step and feature of the input contributed to one number of the output."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lstm_explain.analyses.attribution.decomposition.cell import recorded
 from lstm_explain.analyses.attribution.decomposition.lrp import checked_rule
 from lstm_explain.analyses.attribution.explained import Explained, targets_of
 from lstm_explain.analyses.attribution.methods import DECOMPOSITIONS, Problem, method_named
@@ -93,11 +94,11 @@ def _baselines(baselines: Any, points: Tensor, layer: nn.Embedding | None) -> Te
         raise InputError(f"needed baselines as a number or a tensor that broadcasts to {wanted}, got shape {shape}") from None
 
 
-def _numbers(explained: Explained, points: Tensor, rows_at_once: int, where: str) -> Tensor:
+def _numbers(explained: Explained, points: Tensor, rows_at_once: int, where: str, *, graph: bool = False) -> Tensor:
     """The number to explain at one point for each example, without gradient; it must be finite."""
     rows = torch.arange(len(points), device=points.device)
-    with torch.no_grad():
-        numbers = torch.cat([explained(points[part].clone(), part) for part in rows.split(rows_at_once)])
+    with torch.set_grad_enabled(graph):
+        numbers = torch.cat([explained(points[part].clone(), part).detach() for part in rows.split(rows_at_once)])
     bad = (~numbers.isfinite()).nonzero()
     if len(bad):
         example = int(bad[0])
@@ -173,13 +174,15 @@ def attribute(
         Which element of each example's output: None for an output ``(batch,)``, a class for ``(batch, class)``, ``(step,)`` for
         ``(batch, time)``, ``(step, class)`` for ``(batch, time, class)``; or a list with one for each example. Step -1 is the last
         valid one.
-    method : {"integrated_gradients", "saliency", "input_x_gradient", "occlusion", "lrp"}
+    method : {"integrated_gradients", "saliency", "input_x_gradient", "occlusion", "lrp", "cell_decomposition"}
         Integrated gradients (Sundararajan, Taly & Yan 2017) by Gauss-Legendre, with 8 nodes, then 16, 32, ... for the examples whose
         attributions don't add up within `tolerance`. Saliency (Simonyan, Vedaldi & Zisserman 2014): the size of the gradient. Input x
         gradient (Shrikumar et al. 2016). Occlusion (Zeiler & Fergus 2014): what changes when one step gets the baseline's value.
         Layer-wise relevance propagation (Arras et al. 2017, 2019) hands the whole output back through the equations of recurrent layers
         and cells, of a stack in all directions, and says what went elsewhere; past them it is gradient times input, exact where the model
-        is linear, with the rest in the residual.
+        is linear, with the rest in the residual. Cell decomposition (Murdoch & Szlam 2017): what each step has added to the cell state that
+        the output is read from, with the gates held as they were; of a stack, the steps of the top layer's input, as `settings` say. It is
+        defined where the output is a linear read-out of the top layer's hidden (or last cell) state at one step, which is checked.
     baselines : number or Tensor, optional
         What stands for "nothing was there": a number, or a tensor that broadcasts to the inputs (or to their embeddings); tokens, where
         the inputs are tokens. Zero if left out. Padding is never changed.
@@ -243,16 +246,18 @@ def attribute(
         rows_at_once = internal_batch_size or max(1, STEPS_AT_ONCE // time)
         # Of tokens, the first pass must not be square: it shows whether the model turns them.
         copies = None if path is None else _copies(explained, points)
-        at_input = _numbers(explained, points, rows_at_once, "")
+        with recorded(model) if method == "cell_decomposition" else nullcontext() as recording:
+            # A fused pass on a graph leaves its gates behind, which is faster than computing them again.
+            at_input = _numbers(explained, points, rows_at_once, "", graph=recording is not None)
         copies = _copies(explained, points) if copies is None else copies
         _check_independent(copies, at_input, points.dtype)
-        if method != "occlusion":
+        if method not in ("occlusion", "cell_decomposition"):
             _check_gradient(explained, points)
         elsewhere = " at the baseline: choose another with baselines="
         without = method in ("saliency", *DECOMPOSITIONS)
         at_baseline = None if without else _numbers(explained, baseline, rows_at_once, elsewhere)
         allowed = TOLERANCE.get(points.dtype, LOOSEST) if tolerance is None else tolerance
-        problem = Problem(points, baseline, valid, explained, rows_at_once, at_input, at_baseline, allowed, n_steps)
+        problem = Problem(points, baseline, valid, explained, rows_at_once, at_input, at_baseline, allowed, n_steps, recording)
         found, settings, *others = how(problem, **options)
     attributions = torch.where(valid if found.dim() == valid.dim() else steps.to(points.device), found.double(), 0.0)
     credited = _elsewhere(others[0], found, attributions) if others else None

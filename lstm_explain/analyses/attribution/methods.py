@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lstm_explain.analyses.attribution.decomposition.cell import cell_decomposition
 from lstm_explain.analyses.attribution.decomposition.lrp import lrp
 from lstm_explain.analyses.attribution.explained import Explained
 from lstm_explain.errors import InputError
+from lstm_explain.recording.recording import Recording
 
 FEWEST_NODES = 8
 
@@ -41,6 +43,8 @@ class Problem:
     at_baseline: Tensor | None
     tolerance: float
     n_steps: int
+    recording: Recording | None = None
+    """Of the pass at the inputs, where a method needs it."""
 
     @property
     def rows(self) -> Tensor:
@@ -144,8 +148,9 @@ METHODS: dict[str, Method] = {
     "input_x_gradient": input_x_gradient,
     "occlusion": occlusion,
     "lrp": lrp,
+    "cell_decomposition": cell_decomposition,
 }
-DECOMPOSITIONS = ("lrp",)
+DECOMPOSITIONS = ("lrp", "cell_decomposition")
 """Methods that hand out the whole of the output, to the inputs and elsewhere; they have no baseline."""
 
 _REFUSED = {

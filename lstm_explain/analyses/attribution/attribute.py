@@ -26,7 +26,7 @@ LOOSEST = 2e-2
 
 
 @contextmanager
-def _evaluated(model: nn.Module) -> Iterator[None]:
+def evaluated(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, gradients on, and no cuDNN, whose recurrent layers have no backward pass in that mode; all put back after."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -54,7 +54,7 @@ def _embedding(model: nn.Module, path: str | None) -> tuple[str, nn.Embedding]:
     return next(iter(found.items()))
 
 
-def _as_points(model: nn.Module, inputs: Any, embedding: str | None) -> tuple[Tensor, str | None, nn.Embedding | None]:
+def as_points(model: nn.Module, inputs: Any, embedding: str | None) -> tuple[Tensor, str | None, nn.Embedding | None]:
     """What is attributed: the inputs, or their embeddings, with the path of the embedding and the layer."""
     if not isinstance(inputs, Tensor) or inputs.dim() not in (2, 3) or 0 in inputs.shape:
         got = f"shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else type(inputs).__name__
@@ -94,7 +94,7 @@ def _baselines(baselines: Any, points: Tensor, layer: nn.Embedding | None) -> Te
         raise InputError(f"needed baselines as a number or a tensor that broadcasts to {wanted}, got shape {shape}") from None
 
 
-def _numbers(explained: Explained, points: Tensor, rows_at_once: int, where: str, *, graph: bool = False) -> Tensor:
+def numbers_of(explained: Explained, points: Tensor, rows_at_once: int, where: str, *, graph: bool = False) -> Tensor:
     """The number to explain at one point for each example, without gradient; it must be finite."""
     rows = torch.arange(len(points), device=points.device)
     with torch.set_grad_enabled(graph):
@@ -106,7 +106,7 @@ def _numbers(explained: Explained, points: Tensor, rows_at_once: int, where: str
     return numbers
 
 
-def _copies(explained: Explained, points: Tensor) -> Tensor:
+def beside_copies(explained: Explained, points: Tensor) -> Tensor:
     """The last example's number beside copies of itself."""
     # Never as many as there are steps.
     rows = torch.full((3 if points.shape[1] == 2 else 2,), len(points) - 1, device=points.device)
@@ -114,7 +114,7 @@ def _copies(explained: Explained, points: Tensor) -> Tensor:
         return explained(points[rows], rows)
 
 
-def _check_independent(copies: Tensor, together: Tensor, dtype: torch.dtype) -> None:
+def check_independent(copies: Tensor, together: Tensor, dtype: torch.dtype) -> None:
     """Each example's number must be its own: the same beside copies of itself as it was beside the others."""
     gap = float((copies - together[-1]).abs().max())
     if not gap <= torch.finfo(dtype).eps ** 0.5 * float(together[-1].abs().clamp(min=1)):
@@ -234,8 +234,8 @@ def attribute(
     how = method_named(method)
     _check_settings(baselines, method, tolerance, n_steps, internal_batch_size)
     options = _options(method, rule, epsilon)
-    with _evaluated(model):
-        points, path, layer = _as_points(model, inputs, embedding)
+    with evaluated(model):
+        points, path, layer = as_points(model, inputs, embedding)
         batch, time = points.shape[:2]
         known = None if lengths is None else checked_lengths(lengths, batch, time).cpu()
         steps = torch.arange(time) < (torch.full((batch,), time) if known is None else known).unsqueeze(1)
@@ -245,17 +245,17 @@ def attribute(
         explained = Explained(model, inputs.detach().clone(), path, additional_forward_args, output, wanted, known)
         rows_at_once = internal_batch_size or max(1, STEPS_AT_ONCE // time)
         # Of tokens, the first pass must not be square: it shows whether the model turns them.
-        copies = None if path is None else _copies(explained, points)
+        copies = None if path is None else beside_copies(explained, points)
         with recorded(model) if method == "cell_decomposition" else nullcontext() as recording:
             # A fused pass on a graph leaves its gates behind, which is faster than computing them again.
-            at_input = _numbers(explained, points, rows_at_once, "", graph=recording is not None)
-        copies = _copies(explained, points) if copies is None else copies
-        _check_independent(copies, at_input, points.dtype)
+            at_input = numbers_of(explained, points, rows_at_once, "", graph=recording is not None)
+        copies = beside_copies(explained, points) if copies is None else copies
+        check_independent(copies, at_input, points.dtype)
         if method not in ("occlusion", "cell_decomposition"):
             _check_gradient(explained, points)
         elsewhere = " at the baseline: choose another with baselines="
         without = method in ("saliency", *DECOMPOSITIONS)
-        at_baseline = None if without else _numbers(explained, baseline, rows_at_once, elsewhere)
+        at_baseline = None if without else numbers_of(explained, baseline, rows_at_once, elsewhere)
         allowed = TOLERANCE.get(points.dtype, LOOSEST) if tolerance is None else tolerance
         problem = Problem(points, baseline, valid, explained, rows_at_once, at_input, at_baseline, allowed, n_steps, recording)
         found, settings, *others = how(problem, **options)
@@ -274,7 +274,7 @@ def attribute(
         baseline_output=None if at_baseline is None else at_baseline.double().cpu().numpy(),
         convergence_delta=delta,
         converged=problem.adds_up(attributions, problem.rows, credited).cpu().numpy() if complete else None,
-        explained=tuple(_element_in_words(explained.index[row]) for row in range(batch)),
+        explained=tuple(element_in_words(explained.index[row]) for row in range(batch)),
         method=method,
         settings={
             "tolerance": allowed,
@@ -305,7 +305,8 @@ def _elsewhere(credited: Mapping[str, Tensor], found: Tensor, attributions: Tens
     return {**{name: share.double() for name, share in credited.items()}, "padding": padding}
 
 
-def _element_in_words(index: tuple[int, ...]) -> str:
+def element_in_words(index: tuple[int, ...]) -> str:
+    """Which element of an output, for people."""
     return f"output[{', '.join(map(str, index))}]" if index else "output"
 
 

@@ -33,8 +33,8 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
     Parameters
     ----------
     result
-        What an analysis returned: `lx.saturation`, `lx.timescale`, `lx.unit_text`, `lx.attribute`, `lx.probe`,
-        `lx.unit_scores`, `lx.compare_runs`, `lx.ablation`.
+        What an analysis returned: `lx.saturation`, `lx.timescale`, `lx.unit_text`, `lx.attribute`,
+        `lx.contextual_decomposition`, `lx.probe`, `lx.unit_scores`, `lx.compare_runs`, `lx.ablation`.
     ax : matplotlib Axes, optional
         Where to draw; new ones from pyplot if left out, so that a notebook shows them.
     title : str, optional
@@ -49,13 +49,14 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
         timescale    ``survival``, ``half_life``, ``retention`` layer, unit
         unit_text    (one)                                      columns
         attribution  ``steps``, ``text``, ``map``               example, tokens, feature_names, start, columns
+        contextual   ``shares``, ``text``                       example, tokens, columns
         probing      ``scores``, ``matrix``                     label, units
         unit_scores  (one)
         compare_runs (one)
         ablation     ``effects``, ``removal``                   label, units, notes
         ============ ========================================== ================================================
 
-        With ``tokens=`` the default for an attribution is ``text``.
+        With ``tokens=`` the default for an attribution and a contextual decomposition is ``text``.
 
     Returns
     -------

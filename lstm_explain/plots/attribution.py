@@ -35,7 +35,7 @@ def draw_attribution(
     if drawn == "steps":
         ax.bar(np.arange(start, steps), values[shown], color=["C1" if value > 0 else "C0" for value in values[shown]], width=0.9)
         ax.axhline(0, color="0.5", linewidth=0.8)
-        ax.set(xlabel="step", ylabel="attribution, in units of the output")
+        ax.set(xlabel=_axis(result), ylabel="attribution, in units of the output")
         if tokens is not None and steps - start <= 60:
             ax.set_xticks(np.arange(start, steps), [_plain(token) for token in tokens[start:steps]])
     elif drawn == "text":
@@ -65,11 +65,27 @@ def draw_attribution(
             extent=(start - 0.5, steps - 0.5, len(whole) - 0.5, -0.5),
         )
         ax.grid(False)
-        ax.set(xlabel="step", ylabel="feature")
+        ax.set(xlabel=_axis(result), ylabel="feature")
         if feature_names is not None:
             ax.set_yticks(range(len(feature_names)), feature_names)
         ax.figure.colorbar(image, ax=ax).set_label("attribution, in units of the output")
-    ax.set_title(f"{what}, by {result.method.replace('_', ' ')}")
+    ax.set_title(f"{what}, by {result.method.replace('_', ' ')}{_account(result, example)}")
+
+
+def _axis(result: AttributionResult) -> str:
+    """What a step is: of a cell decomposition, one of the top layer's input."""
+    said = result.settings.get("credit_to")
+    return "step" if said is None else str(said).replace("steps", "step", 1)
+
+
+def _account(result: AttributionResult, example: int) -> str:
+    """Of a decomposition: where the output went, and what is left over."""
+    if result.elsewhere is None or result.convergence_delta is None:
+        return ""
+    shares = {"steps": float(result.attributions[example].sum())}
+    shares |= {name.replace("_", " "): float(share[example]) for name, share in result.elsewhere.items() if share[example] != 0}
+    terms = " ".join(f"{'-' if value < 0 else '+'} {abs(value):.3g} to {name}" for name, value in shares.items()).removeprefix("+ ")
+    return f"\n{result.output[example]:.3g} = {terms}; residual {result.convergence_delta[example]:.1e}"
 
 
 def _plain(token: str) -> str:

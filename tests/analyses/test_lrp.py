@@ -224,6 +224,17 @@ def test_a_rule_that_is_broken_on_purpose_is_reported(broken, monkeypatch):
     assert not result.converged.any() and (result.relative_delta > 1e-3).all()
 
 
+def test_relevance_that_grows_without_bound_does_not_excuse_what_it_leaves_over():
+    layer = lx.PeepholeLSTM(3, 12, 2, batch_first=True, dtype=torch.float64)
+    with torch.no_grad():
+        for at, parameter in enumerate(layer.parameters()):
+            parameter.copy_(torch.randn(parameter.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(at)))
+    inputs = torch.randn(1, 40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for rule, bounded in (("all", True), ("half", False)):
+        result = lx.attribute(layer, inputs, target=(-1, 2), method="lrp", rule=rule)
+        assert (np.abs(result.attributions).max() < 1e3) == bounded and result.converged.all() == bounded
+
+
 def test_padding_that_the_model_reads_is_credited_apart():
     layer, (inputs, _) = built("torch", SHAPES["two_layers_both_ways"]), call_of(THREE)
     result = lx.attribute(layer, inputs, target=(0, 5), lengths=ENDS, method="lrp")

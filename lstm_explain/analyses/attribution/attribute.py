@@ -266,14 +266,15 @@ def attribute(
         delta = (attributions.flatten(1).sum(1) - (at_input.double() - at_baseline.double())).cpu().numpy()
     elif credited is not None:
         delta = (attributions.flatten(1).sum(1) + sum(credited.values()) - at_input.double()).cpu().numpy()
-    complete = method in ("integrated_gradients", *DECOMPOSITIONS)
+    converged = problem.adds_up(attributions, problem.rows) if method == "integrated_gradients" else None
+    converged = converged if credited is None else problem.handed_out(attributions, credited)
     return AttributionResult(
         attributions=attributions.cpu().numpy(),
         valid=steps.numpy(),
         output=at_input.double().cpu().numpy(),
         baseline_output=None if at_baseline is None else at_baseline.double().cpu().numpy(),
         convergence_delta=delta,
-        converged=problem.adds_up(attributions, problem.rows, credited).cpu().numpy() if complete else None,
+        converged=None if converged is None else converged.cpu().numpy(),
         explained=tuple(element_in_words(explained.index[row]) for row in range(batch)),
         method=method,
         settings={

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lstm_explain.analyses.attribution.decomposition.cell import cell_decomposition
+from lstm_explain.analyses.attribution.decomposition.handed_out import whole
 from lstm_explain.analyses.attribution.decomposition.lrp import lrp
 from lstm_explain.analyses.attribution.explained import Explained
 from lstm_explain.errors import InputError
@@ -55,18 +56,20 @@ class Problem:
         """Padding at zero, whatever stood there."""
         return torch.where(self.valid[rows], attributions, 0.0)
 
-    def adds_up(self, attributions: Tensor, rows: Tensor, elsewhere: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Whether sums are within the tolerance of the difference of outputs, or as near as numbers of that size are rounded.
-
-        With what a decomposition has credited `elsewhere`, they are to be the whole of the output.
-        """
-        at_input = self.at_input[rows].double()
-        at_baseline = torch.zeros_like(at_input) if self.at_baseline is None else self.at_baseline[rows].double()
-        others = [share.double().unsqueeze(1) for share in (elsewhere or {}).values()]
-        terms, difference = torch.cat([attributions.flatten(1), *others], dim=1), at_input - at_baseline
+    def adds_up(self, attributions: Tensor, rows: Tensor) -> Tensor:
+        """Whether sums are within the tolerance of the difference of outputs, or as near as numbers of that size are rounded."""
+        assert self.at_baseline is not None
+        at_input, at_baseline = self.at_input[rows].double(), self.at_baseline[rows].double()
+        terms, difference = attributions.flatten(1), at_input - at_baseline
         scale = torch.stack([at_input.abs(), at_baseline.abs(), terms.abs().sum(1)]).amax(0)
         rounding = 8 * torch.finfo(self.inputs.dtype).eps * scale
         return (terms.sum(1) - difference).abs() <= torch.maximum(self.tolerance * difference.abs(), rounding)
+
+    def handed_out(self, attributions: Tensor, elsewhere: Mapping[str, Tensor]) -> Tensor:
+        """Whether a decomposition's shares are the whole output."""
+        shares = torch.cat([attributions.flatten(1), torch.stack(list(elsewhere.values()), dim=1)], dim=1)
+        output = self.at_input.double()
+        return whole(shares.sum(1) - output, output, shares.abs().sum(1), self.tolerance, self.inputs.dtype)
 
     def gradient(self, points: Tensor, rows: Tensor) -> Tensor:
         """The gradient of each number at its point, by Captum."""

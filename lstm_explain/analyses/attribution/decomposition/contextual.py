@@ -24,6 +24,7 @@ from lstm_explain.analyses.attribution.attribute import (
     evaluated,
     numbers_of,
 )
+from lstm_explain.analyses.attribution.decomposition.handed_out import whole
 from lstm_explain.analyses.attribution.decomposition.layers import Call, Left, States, recurrent_in, run_by
 from lstm_explain.analyses.attribution.decomposition.parts import Parts
 from lstm_explain.analyses.attribution.decomposition.result import ContextualDecompositionResult
@@ -118,7 +119,6 @@ def contextual_decomposition(
     _, of_phrase, of_rest, bias = found.unbind(1)
     shares, number = torch.stack([of_phrase - bias, of_rest - bias, bias]), at_input.double()
     residual = shares.sum(0) - number
-    rounding = 8 * torch.finfo(points.dtype).eps * torch.maximum(number.abs(), shares.abs().sum(0))
     valid = torch.arange(time) < ends.unsqueeze(1)
     beta, gamma, constant = shares.cpu().numpy()
     return ContextualDecompositionResult(
@@ -127,7 +127,7 @@ def contextual_decomposition(
         bias=constant,
         output=number.cpu().numpy(),
         residual=residual.cpu().numpy(),
-        converged=(residual.abs() <= torch.maximum(allowed * number.abs(), rounding)).cpu().numpy(),
+        converged=whole(residual, number, shares.abs().sum(0), allowed, points.dtype).cpu().numpy(),
         phrase=inside.numpy(),
         valid=valid.numpy(),
         explained=tuple(element_in_words(explained.index[row]) for row in range(batch)),
@@ -186,31 +186,31 @@ class _Decomposed:
 
     def __call__(self, call: Call) -> Left:
         """A call of a layer; what leaves it are four copies again."""
-        whole = call.layout
-        if len(whole.sizes) > len(self._inside) or not (whole.packed or len(whole.sizes) == len(self._inside)):
+        four = call.layout
+        if len(four.sizes) > len(self._inside) or not (four.packed or len(four.sizes) == len(self._inside)):
             raise InputError(
-                f"needed {call.path or 'the model'} to read every step of the inputs for {METHOD}, got {len(whole.sizes)} of "
+                f"needed {call.path or 'the model'} to read every step of the inputs for {METHOD}, got {len(four.sizes)} of "
                 f"{len(self._inside)}"
             )
-        layout = _one_of_four(whole)
-        rows = _apart(whole.batch_time(call.rows))
+        layout = _one_of_four(four)
+        rows = _apart(four.batch_time(call.rows))
         parts = Parts(*(layout.rows_of(part) for part in (rows.phrase, rows.rest, rows.constant)))
-        initial = {suffix: {name: self._start(state, whole, layout) for name, state in of.items()} for suffix, of in call.initial.items()}
+        initial = {suffix: {name: self._start(state, four, layout) for name, state in of.items()} for suffix, of in call.initial.items()}
         given = call._replace(layout=layout, rows=cast(Tensor, parts), initial=cast(dict[str, States], initial))
         left = given.by_equations(_Settling(self._inside, call.kind, layout, call.rows.device))
         top = cast(Parts, left.top)
         last = [
             {
-                name: _sorted(_together(cast(Parts, state), lambda part: _sorted(part, layout.unsorted_indices)), whole.sorted_indices)
+                name: _sorted(_together(cast(Parts, state), lambda part: _sorted(part, layout.unsorted_indices)), four.sorted_indices)
                 for name, state in of.items()
             }
             for of in left.last
         ]
-        return Left(whole.rows_of(_together(top, layout.batch_time)), last)
+        return Left(four.rows_of(_together(top, layout.batch_time)), last)
 
-    def _start(self, state: Tensor, whole: Layout, layout: Layout) -> Parts:
+    def _start(self, state: Tensor, four: Layout, layout: Layout) -> Parts:
         """An initial state; what is in it whatever the phrase is belongs to everything else."""
-        parts = _apart(_sorted(state, whole.unsorted_indices)).settled(False)
+        parts = _apart(_sorted(state, four.unsorted_indices)).settled(False)
         return Parts(*(_sorted(part, layout.sorted_indices) for part in (parts.phrase, parts.rest, parts.constant)))
 
 

@@ -166,6 +166,10 @@ def test_it_adds_up_through_a_whole_model_example_by_example(layer):
         alone = lx.attribute(model, TOKENS[at : at + 1, :end], **given | {"additional_forward_args": LENGTHS[at : at + 1]})
         close(alone.attributions[0], together.attributions[at, :end])
     close(parts.attributions, together.attributions)
+    # Lengths whose order isn't its own inverse.
+    order = torch.tensor([1, 0, 2])
+    turned = lx.attribute(model, TOKENS[order], **given | {"additional_forward_args": LENGTHS[order]})
+    close(turned.attributions, together.attributions[order])
     close(unsaid.attributions, together.attributions)
     assert together.settings["credit_to"] == "steps of the input of second.l0, second.l0_reverse, gates held"
     assert (together.padding, together.baseline_output) == ("known", None)

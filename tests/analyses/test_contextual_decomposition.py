@@ -233,7 +233,7 @@ TOKENS, LENGTHS = torch.tensor([[1, 4, 2, 8, 5], [7, 1, 0, 0, 0], [3, 3, 6, 2, 0
 
 
 def of_reader(model, phrase, rows=slice(None), **options):
-    given = {"target": 1, "lengths": ENDS[rows], "additional_forward_args": LENGTHS[rows]}
+    given = {"target": 1, "lengths": LENGTHS[rows].tolist(), "additional_forward_args": LENGTHS[rows]}
     return lx.contextual_decomposition(model, TOKENS[rows], phrase=phrase, **given | options)
 
 
@@ -249,6 +249,10 @@ def test_it_adds_up_through_a_whole_model_example_by_example(before):
         for name in ("beta", "gamma", "bias"):
             close(getattr(alone, name)[0], getattr(together, name)[at])
             close(getattr(parts, name)[at], getattr(together, name)[at])
+    # Lengths whose order isn't its own inverse.
+    turned = of_reader(model, [0, -1], [1, 0, 2])
+    close(turned.beta, together.beta[[1, 0, 2]])
+    close(turned.gamma, together.gamma[[1, 0, 2]])
     assert (np.abs(together.beta) > 1e-6).all() and (np.abs(together.gamma[[0, 2]]) > 1e-6).all()
     assert (of_reader(model, slice(None)).gamma == 0).all() and (of_reader(model, []).beta == 0).all()
 

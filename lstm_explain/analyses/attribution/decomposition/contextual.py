@@ -239,9 +239,8 @@ def _apart(copies: Tensor) -> Parts:
 
 
 def _together(parts: Parts, arranged: Callable[[Tensor], Tensor]) -> Tensor:
-    """The inverse of `_apart`."""
-    constant = parts.constant
-    copies = [parts.whole, parts.phrase + constant, parts.rest + constant, constant]
+    """The inverse of `_apart`, of what leaves a layer: no state has a constant part."""
+    copies = [parts.whole, parts.phrase, parts.rest, torch.zeros_like(parts.phrase)]
     return torch.stack([arranged(copy) for copy in copies], 1).flatten(0, 1)
 
 

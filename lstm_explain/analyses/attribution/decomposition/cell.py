@@ -129,7 +129,7 @@ class _Read(NamedTuple):
 
 
 def _linear(problem: "Problem", top: _Top) -> tuple[list[list[_Read]], Tensor]:
-    """The weights of what is read, by direction, and the constant: run with nothing in place of the top layer, and with the opposite."""
+    """The weights of what is read, by direction, and the constant: run with its opposite in place of the top layer."""
     found = [_of_some(problem, top, rows) for rows in problem.rows.split(problem.rows_at_once)]
     reads = [
         [
@@ -144,9 +144,7 @@ def _linear(problem: "Problem", top: _Top) -> tuple[list[list[_Read]], Tensor]:
 def _of_some(problem: "Problem", top: _Top, rows: Tensor) -> tuple[list[list[_Read]], Tensor]:
     """`_linear` of some examples."""
     count, hidden, last = len(top.directions), top.hidden(rows), top.last(rows)
-    with torch.no_grad(), top.giving(torch.zeros_like(hidden), [_signed(state, count, 0.0) for state in last]):
-        constant = problem.explained(problem.inputs[rows].clone(), rows)
-    wanted = [problem.inputs[rows].clone(), -hidden, *(_signed(state, count, -1.0) for state in last)]
+    wanted = [problem.inputs[rows].clone(), -hidden, *(torch.cat([state[:-count], -state[-count:]]) for state in last)]
     for part in wanted:
         part.requires_grad_()
     with top.giving(wanted[1], wanted[2:]):
@@ -158,7 +156,9 @@ def _of_some(problem: "Problem", top: _Top, rows: Tensor) -> tuple[list[list[_Re
             f"needed an output that reads the inputs through the hidden state of {top.name} alone for {METHOD}, got one that also reads "
             "past it: use lrp"
         )
-    reads, read = [], torch.zeros_like(constant)
+    # Of a linear read-out, what doesn't turn with it is its constant, and what does is what is read.
+    output, turned = problem.at_input[rows], turned.detach()
+    reads, read = [], torch.zeros_like(output)
     for at, one in enumerate(top.directions):
         ends = _end(one)[rows]
         of_ends = [None if state is None else state[at - count] for state in of_last]
@@ -168,13 +168,8 @@ def _of_some(problem: "Problem", top: _Top, rows: Tensor) -> tuple[list[list[_Re
             here.append(_Read("cell_state", ends, weights))
         read = read + sum((one.signal(state)[rows, step].to(weights) * weights).sum(1) for state, step, weights in here)
         reads.append(here)
-    _check_linear(problem.at_input[rows] - constant, read, top.name)
-    return reads, constant
-
-
-def _signed(state: Tensor, count: int, sign: float) -> Tensor:
-    """The last states, those of the top with another sign."""
-    return torch.cat([state[:-count], sign * state[-count:]])
+    _check_linear((output - turned) / 2, read, top.name)
+    return reads, (output + turned) / 2
 
 
 def _hidden(one: Trajectory, rows: Tensor, weights: Tensor | None, ends: Tensor, of_end: Tensor | None) -> _Read:
@@ -192,7 +187,7 @@ def _hidden(one: Trajectory, rows: Tensor, weights: Tensor | None, ends: Tensor,
 
 
 def _check_linear(change: Tensor, read: Tensor, name: str) -> None:
-    """What the output is more than with nothing there must be what is read, by weights that were found on the other side of nothing."""
+    """Half of what the output changes from one state to its opposite must be what is read, by weights that were found at the opposite."""
     off, scale = (change - read).abs(), torch.maximum(change.abs(), read.abs()).clamp(min=1)
     if not bool((off <= _LINEAR.get(change.dtype, 2e-2) * scale).all()):
         raise InputError(

@@ -204,34 +204,39 @@ def _end(one: Trajectory) -> Tensor:
 
 def _credit(one: Trajectory, state: str, step: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Of what is read of a state at one step, the share of each step ``(batch, time)`` and that of the initial state ``(batch,)``."""
-    every, gru = torch.arange(len(step), device=step.device), one.kind == "gru"
-    keep = one.update_gate if gru else one.forget_gate
+    every, squashed = torch.arange(len(step), device=step.device), state == "hidden_state" and one.kind != "gru"
     total = one.signal(one.memory)[every, step]
     weights = weights.to(total)
-    squashed = state == "hidden_state" and not gru
     if squashed:
         projection = one.weights.get("weight_hr")
         weights = (weights if projection is None else weights @ projection.to(total)) * one.output_gate[every, step]
-    shares = torch.zeros(keep.shape[:2], dtype=torch.float64, device=step.device)
-    if not bool((weights != 0).any()):
-        return shares, shares[:, 0]
+    if not bool(weights.any()):
+        nothing = torch.zeros(one.valid.shape, dtype=torch.float64, device=step.device)
+        return nothing, nothing[:, 0]
 
     def read(sums: Tensor) -> Tensor:
-        return ((sums.tanh() if squashed else sums) * weights).sum(1)
+        """Of states ``(batch, any, unit)``."""
+        return ((sums.tanh() if squashed else sums) @ weights.unsqueeze(2)).squeeze(2).double()
 
-    # Backwards through what was read: what is kept of a step is the product of the gates of all that came after it.
-    kept, sums = torch.ones_like(total), total
-    before = read(sums)
-    first, reading = (
-        one.first_step,
-        range(int(step.min()), int(one.first_step.max()) + 1) if one.reverse else range(int(step.max()), -1, -1),
-    )
-    for t in reading:
-        here = ((t >= step) & (t <= first) if one.reverse else (t <= step)).unsqueeze(1)
-        new = (1 - keep[:, t]) * one.candidate[:, t] if gru else one.input_gate[:, t] * one.cell_candidate[:, t]
-        sums = torch.where(here, sums - new * kept, sums)
-        kept = torch.where(here, kept * keep[:, t], kept)
-        after, before = before, read(sums)
-        shares[:, t] = after - before
-    start = read(one.initial[one.memory].to(total) * kept)
-    return shares, start.double()
+    # Backwards from what was read: what is kept of a step is the product of the gates of all that came after it.
+    keep, new = (signal.unbind(1) for signal in _changes(one, step))
+    sums, kept = [total], torch.ones_like(total)
+    for t in range(len(keep)) if one.reverse else reversed(range(len(keep))):
+        sums.append(torch.addcmul(sums[-1], new[t], kept, value=-1))
+        kept = kept * keep[t]
+    shares = -read(torch.stack(sums, 1)).diff(dim=1)
+    start = read((one.initial[one.memory].to(total) * kept).unsqueeze(1))
+    return shares if one.reverse else shares.flip(1), start.flatten()
+
+
+def _changes(one: Trajectory, step: Tensor) -> tuple[Tensor, Tensor]:
+    """What each step keeps of the state and what it adds to it, each ``(batch, time, unit)``, up to the one that is read."""
+    if one.kind == "gru":
+        keep, new = one.update_gate, (1 - one.update_gate) * one.candidate
+    else:
+        keep, new = one.forget_gate, one.input_gate * one.cell_candidate
+    at, first, step = torch.arange(keep.shape[1], device=step.device), one.first_step.unsqueeze(1), step.unsqueeze(1)
+    apart = (at > first) | (at < step) if one.reverse else (at > step).expand(len(keep), -1)
+    if not bool(apart.any()):
+        return keep, new
+    return keep.masked_fill(apart.unsqueeze(2), 1.0), new.masked_fill(apart.unsqueeze(2), 0.0)

@@ -258,6 +258,29 @@ def test_it_adds_up_through_a_whole_model_example_by_example(before):
     assert (of_reader(model, slice(None)).gamma == 0).all() and (of_reader(model, []).beta == 0).all()
 
 
+class Translator(nn.Module):
+    """A layer that starts from a state of its own, which is learned, and hands its last state on to another."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.reads, self.writes, self.head = kind(2, 3, batch_first=True), kind(2, 3, batch_first=True), nn.Linear(3, 2)
+        self.start = nn.Parameter(torch.zeros(2, 1, 1, 3))
+        randomise(self.double())
+
+    def forward(self, x):
+        start = tuple(state.expand(-1, len(x), -1).contiguous() for state in self.start)
+        return self.head(self.writes(x, self.reads(x, start)[1])[0])
+
+
+def test_a_state_that_is_handed_on_keeps_its_parts():
+    model, (inputs, _) = Translator(lx.PeepholeLSTM), call_of(THREE)
+    # The step is read by the first layer alone, so that all of it goes through the state.
+    result = lx.contextual_decomposition(model, inputs, phrase=4, target=(2, 1))
+    assert np.abs(result.residual).max() <= 1e-12 and (np.abs(result.beta) > 1e-6).all()
+    whole = lx.contextual_decomposition(model, inputs, phrase=slice(None), target=(2, 1))
+    assert (np.abs(whole.gamma) > 1e-6).all(), "the learned state is nobody's phrase"
+
+
 def test_what_does_not_add_up_is_said():
     result = of_reader(Reader(nn.Tanh()), 0)
     assert not result.converged.any() and "for 0 of 3" in repr(result) and result._repr_html_().count("<td>no</td>") == 3

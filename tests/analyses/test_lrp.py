@@ -274,6 +274,29 @@ def test_an_rnn_hands_on_what_it_gets():
         assert np.abs(taken.convergence_delta).max() <= 1e-10 and (taken.elsewhere["epsilon"] != 0).all()
 
 
+class Translator(nn.Module):
+    """A layer that starts from a state of its own, which is learned, and hands its last state on to another."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.reads, self.writes, self.head = kind(2, 3, batch_first=True), kind(2, 3, batch_first=True), nn.Linear(3, 2)
+        self.start = nn.Parameter(torch.zeros(2, 1, 1, 3))
+        randomise(self.double())
+
+    def forward(self, x):
+        start = tuple(state.expand(-1, len(x), -1).contiguous() for state in self.start)
+        return self.head(self.writes(x, self.reads(x, start)[1])[0])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, lx.PeepholeLSTM])
+def test_a_state_that_is_handed_on_hands_relevance_back(kind):
+    model, (inputs, _) = Translator(kind), call_of(THREE)
+    result = lx.attribute(model, inputs, target=(2, 1), method="lrp")
+    assert np.abs(result.convergence_delta).max() <= 1e-10 and (result.elsewhere["initial_state"] != 0).all()
+    # Steps after the one that is explained are read by the first layer alone.
+    assert (result.by_step[:, 3:] != 0).all()
+
+
 class Halved(Reader):
     """`Reader` with LSTMs alone."""
 

@@ -42,8 +42,8 @@ class AttributionResult:
     padding : {"none", "known", "unknown"}
     elsewhere : mapping of str to ndarray ``(batch,)``, or None
         What a decomposition credits to others than the inputs, in units of the output. LRP: ``bias``, ``initial_state``, ``epsilon`` (what
-        the ε-rule has taken). Cell decomposition: ``initial_state``, ``constant`` (the output where that hidden state is zero). Both:
-        ``padding``, where the model reads it.
+        the ε-rule has taken). Cell decomposition: ``initial_state``, the top layer's, whatever computed it, and ``constant``, the output
+        where that layer's state is zero. Both: ``padding``, where the model reads it.
     """
 
     attributions: NDArray[np.float64]

@@ -17,8 +17,10 @@ from torch.nn.functional import one_hot
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import lstm_explain as lx
-from lstm_explain.analyses.attribution.methods import METHODS as KNOWN
+from lstm_explain.analyses.attribution.methods import DECOMPOSITIONS
+from lstm_explain.analyses.attribution.methods import METHODS as BY_CAPTUM
 
+KNOWN = [*BY_CAPTUM, *DECOMPOSITIONS]
 METHODS = ["integrated_gradients", "saliency", "input_x_gradient", "occlusion"]
 ENDS = [5, 2, 4]
 VALID = torch.arange(5) < torch.tensor(ENDS).unsqueeze(1)

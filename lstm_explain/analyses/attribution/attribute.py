@@ -1,14 +1,12 @@
 """`attribute`: what each step and feature of the input contributed to one number of the output."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lstm_explain.analyses.attribution.decomposition.cell import recorded
-from lstm_explain.analyses.attribution.decomposition.lrp import checked_rule
 from lstm_explain.analyses.attribution.explained import Explained, targets_of
 from lstm_explain.analyses.attribution.methods import DECOMPOSITIONS, Problem, method_named
 from lstm_explain.analyses.attribution.result import AttributionResult
@@ -26,7 +24,7 @@ LOOSEST = 2e-2
 
 
 @contextmanager
-def evaluated(model: nn.Module) -> Iterator[None]:
+def _evaluated(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, gradients on, and no cuDNN, whose recurrent layers have no backward pass in that mode; all put back after."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -54,7 +52,7 @@ def _embedding(model: nn.Module, path: str | None) -> tuple[str, nn.Embedding]:
     return next(iter(found.items()))
 
 
-def as_points(model: nn.Module, inputs: Any, embedding: str | None) -> tuple[Tensor, str | None, nn.Embedding | None]:
+def _as_points(model: nn.Module, inputs: Any, embedding: str | None) -> tuple[Tensor, str | None, nn.Embedding | None]:
     """What is attributed: the inputs, or their embeddings, with the path of the embedding and the layer."""
     if not isinstance(inputs, Tensor) or inputs.dim() not in (2, 3) or 0 in inputs.shape:
         got = f"shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else type(inputs).__name__
@@ -94,11 +92,11 @@ def _baselines(baselines: Any, points: Tensor, layer: nn.Embedding | None) -> Te
         raise InputError(f"needed baselines as a number or a tensor that broadcasts to {wanted}, got shape {shape}") from None
 
 
-def numbers_of(explained: Explained, points: Tensor, rows_at_once: int, where: str, *, graph: bool = False) -> Tensor:
+def _numbers(explained: Explained, points: Tensor, rows_at_once: int, where: str) -> Tensor:
     """The number to explain at one point for each example, without gradient; it must be finite."""
     rows = torch.arange(len(points), device=points.device)
-    with torch.set_grad_enabled(graph):
-        numbers = torch.cat([explained(points[part].clone(), part).detach() for part in rows.split(rows_at_once)])
+    with torch.no_grad():
+        numbers = torch.cat([explained(points[part].clone(), part) for part in rows.split(rows_at_once)])
     bad = (~numbers.isfinite()).nonzero()
     if len(bad):
         example = int(bad[0])
@@ -106,7 +104,7 @@ def numbers_of(explained: Explained, points: Tensor, rows_at_once: int, where: s
     return numbers
 
 
-def beside_copies(explained: Explained, points: Tensor) -> Tensor:
+def _copies(explained: Explained, points: Tensor) -> Tensor:
     """The last example's number beside copies of itself."""
     # Never as many as there are steps.
     rows = torch.full((3 if points.shape[1] == 2 else 2,), len(points) - 1, device=points.device)
@@ -114,7 +112,7 @@ def beside_copies(explained: Explained, points: Tensor) -> Tensor:
         return explained(points[rows], rows)
 
 
-def check_independent(copies: Tensor, together: Tensor, dtype: torch.dtype) -> None:
+def _check_independent(copies: Tensor, together: Tensor, dtype: torch.dtype) -> None:
     """Each example's number must be its own: the same beside copies of itself as it was beside the others."""
     gap = float((copies - together[-1]).abs().max())
     if not gap <= torch.finfo(dtype).eps ** 0.5 * float(together[-1].abs().clamp(min=1)):
@@ -133,7 +131,7 @@ def _check_gradient(explained: Explained, points: Tensor) -> None:
 
 
 def _check_settings(baselines: Any, method: str, tolerance: Any, n_steps: Any, internal_batch_size: Any) -> None:
-    if baselines is not None and method in ("saliency", "input_x_gradient", *DECOMPOSITIONS):
+    if baselines is not None and method in ("saliency", "input_x_gradient"):
         raise InputError(f"needed no baselines for {method}, which has none, got some")
     for name, value in (("n_steps", n_steps), ("internal_batch_size", internal_batch_size)):
         if value is not None and not (isinstance(value, int) and value > 0):
@@ -178,6 +176,7 @@ def attribute(
         Integrated gradients (Sundararajan, Taly & Yan 2017) by Gauss-Legendre, with 8 nodes, then 16, 32, ... for the examples whose
         attributions don't add up within `tolerance`. Saliency (Simonyan, Vedaldi & Zisserman 2014): the size of the gradient. Input x
         gradient (Shrikumar et al. 2016). Occlusion (Zeiler & Fergus 2014): what changes when one step gets the baseline's value.
+
         Layer-wise relevance propagation (Arras et al. 2017, 2019) hands the whole output back through the equations of recurrent layers
         and cells, of a stack in all directions, and says what went elsewhere; past them it is gradient times input, exact where the model
         is linear, with the rest in the residual. Cell decomposition (Murdoch & Szlam 2017): what each step has added to the cell state that
@@ -203,8 +202,8 @@ def attribute(
         Rows in one forward pass; as many as make 16,384 time steps if left out.
     rule : {"all", "half", "proportional"}, optional
         Of LRP, what a gate gets of the relevance of gate times signal: nothing, half, or as the sizes of the two compare. The first, if
-        left out; only there nothing grows without bound. Of a GRU and an RNN only the first is defined, gates holding still. Peepholes
-        into gates get what the gate gets; into the candidate, as in the ``previous`` wiring, they carry a signal.
+        left out; only there nothing divides by a sum that may vanish. Of a GRU and an RNN only the first is defined, gates holding still.
+        Peepholes into gates get what the gate gets; into the candidate, as in the ``previous`` wiring, they carry a signal.
     epsilon : float, optional
         Of LRP's ε-rule inside recurrent layers; what it takes is stated. 0 for the rule ``"all"``, which needs none, else 1e-6.
 
@@ -219,7 +218,7 @@ def attribute(
         If a method is refused or unknown, or not defined for the model, an argument doesn't fit, the output isn't finite, or no gradient
         reaches the inputs.
     CertificateError
-        If LRP meets a recurrent layer that isn't what its equations say.
+        If a decomposition meets a recurrent layer that isn't what its equations say.
 
     Examples
     --------
@@ -231,11 +230,22 @@ def attribute(
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"needed a torch.nn.Module, got {type(model).__name__}")
+    if method in DECOMPOSITIONS:
+        # It stands on what is above.
+        from lstm_explain.analyses.attribution.decomposition.decomposed import decomposed
+
+        if baselines is not None:
+            raise InputError(f"needed no baselines for {method}, which has none, got some")
+        if method != "lrp":
+            _check_without_rule(rule, epsilon, method)
+        question = {"additional_forward_args": additional_forward_args, "output": output, "embedding": embedding, "lengths": lengths}
+        question |= {"tolerance": tolerance, "internal_batch_size": internal_batch_size}
+        return decomposed(model, inputs, target, method, rule, epsilon, **question)
+    _check_without_rule(rule, epsilon, method)
     how = method_named(method)
     _check_settings(baselines, method, tolerance, n_steps, internal_batch_size)
-    options = _options(method, rule, epsilon)
-    with evaluated(model):
-        points, path, layer = as_points(model, inputs, embedding)
+    with _evaluated(model):
+        points, path, layer = _as_points(model, inputs, embedding)
         batch, time = points.shape[:2]
         known = None if lengths is None else checked_lengths(lengths, batch, time).cpu()
         steps = torch.arange(time) < (torch.full((batch,), time) if known is None else known).unsqueeze(1)
@@ -245,37 +255,30 @@ def attribute(
         explained = Explained(model, inputs.detach().clone(), path, additional_forward_args, output, wanted, known)
         rows_at_once = internal_batch_size or max(1, STEPS_AT_ONCE // time)
         # Of tokens, the first pass must not be square: it shows whether the model turns them.
-        copies = None if path is None else beside_copies(explained, points)
-        with recorded(model) if method == "cell_decomposition" else nullcontext() as recording:
-            # A fused pass on a graph leaves its gates behind, which is faster than computing them again.
-            at_input = numbers_of(explained, points, rows_at_once, "", graph=recording is not None)
-        copies = beside_copies(explained, points) if copies is None else copies
-        check_independent(copies, at_input, points.dtype)
-        if method not in ("occlusion", "cell_decomposition"):
+        copies = None if path is None else _copies(explained, points)
+        at_input = _numbers(explained, points, rows_at_once, "")
+        copies = _copies(explained, points) if copies is None else copies
+        _check_independent(copies, at_input, points.dtype)
+        if method != "occlusion":
             _check_gradient(explained, points)
         elsewhere = " at the baseline: choose another with baselines="
-        without = method in ("saliency", *DECOMPOSITIONS)
-        at_baseline = None if without else numbers_of(explained, baseline, rows_at_once, elsewhere)
+        at_baseline = None if method == "saliency" else _numbers(explained, baseline, rows_at_once, elsewhere)
         allowed = TOLERANCE.get(points.dtype, LOOSEST) if tolerance is None else tolerance
-        problem = Problem(points, baseline, valid, explained, rows_at_once, at_input, at_baseline, allowed, n_steps, recording)
-        found, settings, *others = how(problem, **options)
+        problem = Problem(points, baseline, valid, explained, rows_at_once, at_input, at_baseline, allowed, n_steps)
+        found, settings = how(problem)
     attributions = torch.where(valid if found.dim() == valid.dim() else steps.to(points.device), found.double(), 0.0)
-    credited = _elsewhere(others[0], found, attributions) if others else None
     delta = None
     if at_baseline is not None:
         delta = (attributions.flatten(1).sum(1) - (at_input.double() - at_baseline.double())).cpu().numpy()
-    elif credited is not None:
-        delta = (attributions.flatten(1).sum(1) + sum(credited.values()) - at_input.double()).cpu().numpy()
-    converged = problem.adds_up(attributions, problem.rows) if method == "integrated_gradients" else None
-    converged = converged if credited is None else problem.handed_out(attributions, credited)
+    complete = method == "integrated_gradients"
     return AttributionResult(
         attributions=attributions.cpu().numpy(),
         valid=steps.numpy(),
         output=at_input.double().cpu().numpy(),
         baseline_output=None if at_baseline is None else at_baseline.double().cpu().numpy(),
         convergence_delta=delta,
-        converged=None if converged is None else converged.cpu().numpy(),
-        explained=tuple(element_in_words(explained.index[row]) for row in range(batch)),
+        converged=problem.adds_up(attributions, problem.rows).cpu().numpy() if complete else None,
+        explained=tuple(_element_in_words(explained.index[row]) for row in range(batch)),
         method=method,
         settings={
             "tolerance": allowed,
@@ -286,33 +289,21 @@ def attribute(
             **settings,
         },
         padding="unknown" if known is None else "none" if bool(steps.all()) else "known",
-        elsewhere=None if credited is None else {name: share.cpu().numpy() for name, share in credited.items()},
     )
 
 
-def _options(method: str, rule: Any, epsilon: Any) -> dict[str, Any]:
-    """What a method takes that others don't."""
-    if method == "lrp":
-        return dict(zip(("rule", "epsilon"), checked_rule(rule, epsilon), strict=True))
+def _check_without_rule(rule: Any, epsilon: Any, method: str) -> None:
     for name, value in (("rule", rule), ("epsilon", epsilon)):
         if value is not None:
             raise InputError(f"needed no {name} for {method}, which has none, got {value!r}")
-    return {}
 
 
-def _elsewhere(credited: Mapping[str, Tensor], found: Tensor, attributions: Tensor) -> dict[str, Tensor]:
-    """What a decomposition credits to others than the inputs; what it credits to padding, which the model has read, is among it."""
-    padding = found.double().flatten(1).sum(1) - attributions.flatten(1).sum(1)
-    return {**{name: share.double() for name, share in credited.items()}, "padding": padding}
-
-
-def element_in_words(index: tuple[int, ...]) -> str:
-    """Which element of an output, for people."""
+def _element_in_words(index: tuple[int, ...]) -> str:
     return f"output[{', '.join(map(str, index))}]" if index else "output"
 
 
 def _in_words(baselines: Any, method: str) -> str | None:
-    if method == "saliency" or method in DECOMPOSITIONS:
+    if method == "saliency":
         return None
     given = torch.as_tensor(0.0 if baselines is None else baselines)
     kind = "token " if not given.is_floating_point() and baselines is not None else ""

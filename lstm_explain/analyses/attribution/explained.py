@@ -46,8 +46,6 @@ class Explained:
     Attributes
     ----------
     model : torch.nn.Module
-    lengths : Tensor of int ``(batch,)`` or None
-        How many steps of each example are real, where that is known.
     index : dict of int to tuple
         The element of the output that each example's target turned out to be.
     """
@@ -65,7 +63,7 @@ class Explained:
         self.model, self._inputs, self._embedding, self._output = model, inputs, embedding, output
         given = () if args is None else tuple(args) if isinstance(args, (tuple, list)) else (args,)
         self._args = tuple(arg.clone() if isinstance(arg, Tensor) and arg.is_inference() else arg for arg in given)
-        self._targets, self.lengths = targets, lengths
+        self._targets, self._lengths = targets, lengths
         self._turned: bool | None = None
         self.index: dict[int, tuple[int, ...]] = {}
 
@@ -114,9 +112,9 @@ class Explained:
 
     def _elements(self, shape: torch.Size, rows: list[int]) -> list[tuple[int, ...]]:
         time = self._inputs.shape[1]
-        longest = time if self.lengths is None else max(int(self.lengths[row]) for row in rows)
+        longest = time if self._lengths is None else max(int(self._lengths[row]) for row in rows)
         for row in rows:
-            known = None if self.lengths is None else int(self.lengths[row])
+            known = None if self._lengths is None else int(self._lengths[row])
             # Outputs that were packed are cut to the longest sequence of the pass.
             steps = known if known is not None and len(shape) > 1 and shape[1] in (time, longest) else None
             self.index[row] = _element(self._targets[row], shape, steps, row)

@@ -2,7 +2,7 @@
 
 import difflib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -11,12 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lstm_explain.analyses.attribution.decomposition.cell import cell_decomposition
-from lstm_explain.analyses.attribution.decomposition.handed_out import whole
-from lstm_explain.analyses.attribution.decomposition.lrp import lrp
 from lstm_explain.analyses.attribution.explained import Explained
 from lstm_explain.errors import InputError
-from lstm_explain.recording.recording import Recording
 
 FEWEST_NODES = 8
 
@@ -44,8 +40,6 @@ class Problem:
     at_baseline: Tensor | None
     tolerance: float
     n_steps: int
-    recording: Recording | None = None
-    """Of the pass at the inputs, where a method needs it."""
 
     @property
     def rows(self) -> Tensor:
@@ -65,12 +59,6 @@ class Problem:
         rounding = 8 * torch.finfo(self.inputs.dtype).eps * scale
         return (terms.sum(1) - difference).abs() <= torch.maximum(self.tolerance * difference.abs(), rounding)
 
-    def handed_out(self, attributions: Tensor, elsewhere: Mapping[str, Tensor]) -> Tensor:
-        """Whether a decomposition's shares are the whole output."""
-        shares = torch.cat([attributions.flatten(1), torch.stack(list(elsewhere.values()), dim=1)], dim=1)
-        output = self.at_input.double()
-        return whole(shares.sum(1) - output, output, shares.abs().sum(1), self.tolerance, self.inputs.dtype)
-
     def gradient(self, points: Tensor, rows: Tensor) -> Tensor:
         """The gradient of each number at its point, by Captum."""
         wanted = points.detach().clone().requires_grad_()
@@ -82,8 +70,7 @@ class Problem:
         return torch.cat([self.gradient(self.inputs[part], part) for part in self.rows.split(self.rows_at_once)])
 
 
-Method = Callable[..., tuple[Any, ...]]
-"""``method(problem, **options)``: attributions, settings, and of a decomposition what went elsewhere, by name ``(batch,)``."""
+Method = Callable[[Problem], tuple[Tensor, dict[str, Any]]]
 
 
 def saliency(problem: Problem) -> tuple[Tensor, dict[str, Any]]:
@@ -150,11 +137,7 @@ METHODS: dict[str, Method] = {
     "saliency": saliency,
     "input_x_gradient": input_x_gradient,
     "occlusion": occlusion,
-    "lrp": lrp,
-    "cell_decomposition": cell_decomposition,
 }
-DECOMPOSITIONS = ("lrp", "cell_decomposition")
-"""Methods that hand out the whole of the output, to the inputs and elsewhere; they have no baseline."""
 
 _REFUSED = {
     "deep_lift": "its rules don't cover products of gates: on a fused LSTM it is input x gradient under another name",
@@ -162,6 +145,10 @@ _REFUSED = {
     "guided_backprop": "it changes the gradient of ReLUs, and a recurrent layer has none: it is saliency under another name",
     "deconvolution": "it changes the gradient of ReLUs, and a recurrent layer has none: it is saliency under another name",
 }
+
+
+DECOMPOSITIONS = ("lrp", "cell_decomposition")
+"""Methods of a room of their own, `decomposition`."""
 
 
 def method_named(name: str) -> Method:
@@ -174,13 +161,17 @@ def method_named(name: str) -> Method:
     """
     if name in METHODS:
         return METHODS[name]
-    plain, known, refused = _plain(str(name)), {_plain(key): key for key in METHODS}, {_plain(key): key for key in _REFUSED}
+    plain, known, refused = (
+        _plain(str(name)),
+        {_plain(key): key for key in (*METHODS, *DECOMPOSITIONS)},
+        {_plain(key): key for key in _REFUSED},
+    )
     if same := [key for key in refused if key[:6] == plain[:6]]:
         wrong = refused[difflib.get_close_matches(plain, same, n=1, cutoff=0)[0]]
         raise InputError(f"{wrong} is refused: {_REFUSED[wrong]}; use integrated_gradients, or occlusion as a check on it")
     nearest = difflib.get_close_matches(plain, known, n=1, cutoff=0.7)
     hint = f": did you mean {known[nearest[0]]!r}?" if nearest else ""
-    raise InputError(f"needed method as one of {', '.join(METHODS)}, got {name!r}{hint}")
+    raise InputError(f"needed method as one of {', '.join((*METHODS, *DECOMPOSITIONS))}, got {name!r}{hint}")
 
 
 def _plain(name: str) -> str:

@@ -7,12 +7,13 @@ e_k = (Π_{j>k} z_j) (1 - z_k) n_k.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lstm_explain.analyses.attribution.decomposition.layers import recurrent_in
+from lstm_explain.analyses.attribution.decomposition.posed import Posed
 from lstm_explain.display import number
 from lstm_explain.errors import InputError
 from lstm_explain.nn.layers import suffixes
@@ -23,9 +24,6 @@ from lstm_explain.recording.recording import Recording
 from lstm_explain.recording.runner import record
 from lstm_explain.recording.stand_in import replaced
 from lstm_explain.trajectory import Trajectory
-
-if TYPE_CHECKING:
-    from lstm_explain.analyses.attribution.methods import Problem
 
 METHOD = "cell_decomposition"
 _LINEAR = {torch.float64: 1e-9, torch.float32: 1e-4}
@@ -46,7 +44,7 @@ def recorded(model: nn.Module) -> Iterator[Recording]:
         yield recording
 
 
-def cell_decomposition(problem: "Problem") -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:
+def cell_decomposition(posed: Posed) -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:
     """The credit of every step of the top layer's input ``(batch, time)``, and of its initial state and what doesn't come from it.
 
     Raises
@@ -54,10 +52,9 @@ def cell_decomposition(problem: "Problem") -> tuple[Tensor, dict[str, Any], dict
     InputError
         If the output isn't a linear read-out of the top layer's hidden state at one step.
     """
-    assert problem.recording is not None
-    top = _Top(problem.recording, problem.explained.model, problem.inputs, problem.explained.lengths)
-    reads, constant = _linear(problem, top)
-    attributions = torch.zeros(problem.inputs.shape[:2], dtype=torch.float64, device=problem.inputs.device)
+    top = _Top(posed.seen, posed.model, posed.points, posed.lengths)
+    reads, constant = _linear(posed, top)
+    attributions = torch.zeros(posed.points.shape[:2], dtype=torch.float64, device=posed.points.device)
     initial = torch.zeros_like(constant, dtype=torch.float64)
     for one, read in zip(top.directions, reads, strict=True):
         for state, step, weights in read:
@@ -128,9 +125,9 @@ class _Read(NamedTuple):
     """``(batch, unit)``, zero where nothing is."""
 
 
-def _linear(problem: "Problem", top: _Top) -> tuple[list[list[_Read]], Tensor]:
+def _linear(posed: Posed, top: _Top) -> tuple[list[list[_Read]], Tensor]:
     """The weights of what is read, by direction, and the constant: run with its opposite in place of the top layer."""
-    found = [_of_some(problem, top, rows) for rows in problem.rows.split(problem.rows_at_once)]
+    found = [_of_some(posed, top, rows) for rows in posed.rows.split(posed.rows_at_once)]
     reads = [
         [
             _Read(parts[0].state, *(torch.cat(of_all) for of_all in list(zip(*parts, strict=True))[1:]))
@@ -141,14 +138,14 @@ def _linear(problem: "Problem", top: _Top) -> tuple[list[list[_Read]], Tensor]:
     return reads, torch.cat([constant for _, constant in found])
 
 
-def _of_some(problem: "Problem", top: _Top, rows: Tensor) -> tuple[list[list[_Read]], Tensor]:
+def _of_some(posed: Posed, top: _Top, rows: Tensor) -> tuple[list[list[_Read]], Tensor]:
     """`_linear` of some examples."""
     count, hidden, last = len(top.directions), top.hidden(rows), top.last(rows)
-    wanted = [problem.inputs[rows].clone(), -hidden, *(torch.cat([state[:-count], -state[-count:]]) for state in last)]
+    wanted = [posed.points[rows].clone(), -hidden, *(-state for state in last)]
     for part in wanted:
         part.requires_grad_()
     with top.giving(wanted[1], wanted[2:]):
-        turned = problem.explained(wanted[0].clone(), rows)
+        turned = posed.explained(wanted[0].clone(), rows)
     gradients = torch.autograd.grad(turned.sum(), wanted, allow_unused=True) if turned.requires_grad else [None] * len(wanted)
     past, of_hidden, *of_last = gradients
     if any(one is not None and bool(one.any()) for one in [past, *(None if state is None else state[:-count] for state in of_last)]):
@@ -157,7 +154,7 @@ def _of_some(problem: "Problem", top: _Top, rows: Tensor) -> tuple[list[list[_Re
             "past it: use lrp"
         )
     # Of a linear read-out, what doesn't turn with it is its constant, and what does is what is read.
-    output, turned = problem.at_input[rows], turned.detach()
+    output, turned = posed.output[rows], turned.detach()
     reads, read = [], torch.zeros_like(output)
     for at, one in enumerate(top.directions):
         ends = _end(one)[rows]

@@ -12,28 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lstm_explain.analyses.attribution.attribute import (
-    LOOSEST,
-    STEPS_AT_ONCE,
-    TOLERANCE,
-    Target,
-    as_points,
-    beside_copies,
-    check_independent,
-    element_in_words,
-    evaluated,
-    numbers_of,
-)
-from lstm_explain.analyses.attribution.decomposition.handed_out import whole
+from lstm_explain.analyses.attribution.attribute import Target, _evaluated
 from lstm_explain.analyses.attribution.decomposition.layers import Call, Left, States, recurrent_in, run_by
 from lstm_explain.analyses.attribution.decomposition.parts import Parts
+from lstm_explain.analyses.attribution.decomposition.posed import pose
 from lstm_explain.analyses.attribution.decomposition.result import ContextualDecompositionResult
-from lstm_explain.analyses.attribution.explained import Explained, targets_of
 from lstm_explain.errors import InputError
 from lstm_explain.nn.equations import Edit
 from lstm_explain.nn.layout import Layout
 from lstm_explain.recording.edits import Slot
-from lstm_explain.trajectory import checked_lengths
 
 Phrase = int | slice | Sequence[int] | Tensor | NDArray[np.bool_]
 METHOD = "contextual_decomposition"
@@ -92,47 +79,43 @@ def contextual_decomposition(
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"needed a torch.nn.Module, got {type(model).__name__}")
-    if tolerance is not None and not 0 < tolerance < float("inf"):
-        raise InputError(f"needed a positive tolerance, got {tolerance!r}")
-    if internal_batch_size is not None and not (isinstance(internal_batch_size, int) and internal_batch_size > 0):
-        raise InputError(f"needed internal_batch_size as a positive whole number, got {internal_batch_size!r}")
     modules = recurrent_in(model, METHOD, ("lstm", "peephole", "gru"), cells=False)
-    with evaluated(model), torch.no_grad():
-        points, path, _ = as_points(model, inputs, embedding)
-        batch, time = points.shape[:2]
-        known = None if lengths is None else checked_lengths(lengths, batch, time).cpu()
-        ends = torch.full((batch,), time) if known is None else known
-        inside = _steps_of(phrase, ends.tolist(), time)
-        explained = Explained(model, inputs.detach().clone(), path, additional_forward_args, output, targets_of(target, batch), known)
-        rows_at_once = internal_batch_size or max(1, STEPS_AT_ONCE // time)
-        copies = None if path is None else beside_copies(explained, points)
-        at_input = numbers_of(explained, points, rows_at_once, "")
-        check_independent(beside_copies(explained, points) if copies is None else copies, at_input, points.dtype)
-        found = torch.empty(batch, _COPIES, dtype=torch.float64, device=points.device)
+    with _evaluated(model), torch.no_grad():
+        posed = pose(
+            model,
+            inputs,
+            target,
+            additional_forward_args=additional_forward_args,
+            output=output,
+            embedding=embedding,
+            lengths=lengths,
+            tolerance=tolerance,
+            internal_batch_size=internal_batch_size,
+        )
+        points = posed.points
+        inside = _steps_of(phrase, posed.valid.sum(1).tolist(), points.shape[1])
+        found = torch.empty(len(points), _COPIES, dtype=torch.float64, device=points.device)
         for mask in inside.unique(dim=0):
             same = (inside == mask).all(1).nonzero().flatten().to(points.device)
             with run_by(modules, _Decomposed(mask.tolist()), METHOD):
-                for rows in same.split(max(1, rows_at_once // _COPIES)):
-                    numbers = explained(_copied(points[rows], mask.to(points.device)), rows.repeat_interleave(_COPIES))
+                for rows in same.split(max(1, posed.rows_at_once // _COPIES)):
+                    numbers = posed.explained(_copied(points[rows], mask.to(points.device)), rows.repeat_interleave(_COPIES))
                     found[rows] = numbers.double().reshape(-1, _COPIES)
-    allowed = TOLERANCE.get(points.dtype, LOOSEST) if tolerance is None else tolerance
-    _, of_phrase, of_rest, bias = found.unbind(1)
-    shares, number = torch.stack([of_phrase - bias, of_rest - bias, bias]), at_input.double()
-    residual = shares.sum(0) - number
-    valid = torch.arange(time) < ends.unsqueeze(1)
-    beta, gamma, constant = shares.cpu().numpy()
+    _, of_phrase, of_rest, constant = found.unbind(1)
+    shares, number = torch.stack([of_phrase - constant, of_rest - constant, constant], dim=1), posed.output.double()
+    beta, gamma, bias = shares.T.cpu().numpy()
     return ContextualDecompositionResult(
         beta=beta,
         gamma=gamma,
-        bias=constant,
+        bias=bias,
         output=number.cpu().numpy(),
-        residual=residual.cpu().numpy(),
-        converged=whole(residual, number, shares.abs().sum(0), allowed, points.dtype).cpu().numpy(),
+        residual=(shares.sum(1) - number).cpu().numpy(),
+        converged=posed.whole(shares).cpu().numpy(),
         phrase=inside.numpy(),
-        valid=valid.numpy(),
-        explained=tuple(element_in_words(explained.index[row]) for row in range(batch)),
-        settings={"tolerance": allowed, "embedding": path, "dtype": str(points.dtype).removeprefix("torch.")},
-        padding="unknown" if known is None else "none" if bool(valid.all()) else "known",
+        valid=posed.valid.numpy(),
+        explained=posed.in_words(),
+        settings=posed.settings,
+        padding=posed.padding,
     )
 
 

@@ -2,17 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lstm_explain.analyses.attribution.decomposition.layers import recurrent_in, run_by
+from lstm_explain.analyses.attribution.decomposition.posed import Posed
 from lstm_explain.analyses.attribution.decomposition.rules import RULES, Relevance, Rule
 from lstm_explain.errors import CertificateError, InputError
-
-if TYPE_CHECKING:
-    from lstm_explain.analyses.attribution.methods import Problem
 
 EPSILON = {"all": 0.0, "half": 1e-6, "proportional": 1e-6}
 """Of the ε-rule unless said otherwise: where no gate gets relevance nothing is divided by a sum that may vanish, and nothing need be lost.
@@ -21,7 +19,7 @@ The papers' 1e-3 takes a share that shows.
 """
 
 
-def lrp(problem: "Problem", rule: Rule = "all", epsilon: float = 0.0) -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:
+def lrp(posed: Posed, rule: Rule, epsilon: float) -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:
     """Relevance of every input, and of what isn't one.
 
     Raises
@@ -31,17 +29,16 @@ def lrp(problem: "Problem", rule: Rule = "all", epsilon: float = 0.0) -> tuple[T
     CertificateError
         If the model isn't what its layers' equations say.
     """
-    model = problem.explained.model
-    what = f"lrp with rule {rule!r}"
+    model, what = posed.model, f"lrp with rule {rule!r}"
     kinds = ("lstm", "peephole", "gru", "rnn") if rule == "all" else ("lstm", "peephole")
     modules = recurrent_in(model, what, kinds, cells=True)
     parts: list[tuple[Tensor, ...]] = []
-    for rows in problem.rows.split(problem.rows_at_once):
-        points = problem.inputs[rows].detach().clone().requires_grad_()
+    for rows in posed.rows.split(posed.rows_at_once):
+        points = posed.points[rows].detach().clone().requires_grad_()
         relevance = Relevance(rule, epsilon, points)
         with _biases_alone(model) as biases, run_by(modules, relevance, what):
-            found = problem.explained(points.clone(), rows)
-            _same(found.detach(), problem.at_input[rows], points.dtype)
+            found = posed.explained(points.clone(), rows)
+            _same(found.detach(), posed.output[rows], points.dtype)
             # The derivative is linear in these: one more derivative tells whose share of a bias is whose.
             of_each = torch.ones_like(found, requires_grad=True)
             wanted = [points, relevance.started, relevance.absorbed, *biases]

@@ -233,6 +233,10 @@ def test_relevance_that_grows_without_bound_does_not_excuse_what_it_leaves_over(
     for rule, bounded in (("all", True), ("half", False)):
         result = lx.attribute(layer, inputs, target=(-1, 2), method="lrp", rule=rule)
         assert (np.abs(result.attributions).max() < 1e3) == bounded and result.converged.all() == bounded
+    longer = torch.randn(1, 120, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).float()
+    assert said(layer.float(), inputs=longer, target=(-1, 2), rule="half").startswith(
+        "needed relevance that float32 can hold, got some beyond it for example 0 by rule 'half'"
+    )
 
 
 def test_padding_that_the_model_reads_is_credited_apart():

@@ -25,7 +25,8 @@ def lrp(posed: Posed, rule: Rule, epsilon: float) -> tuple[Tensor, dict[str, Any
     Raises
     ------
     InputError
-        If the model has no recurrent layer, one that can't be run by its equations, or one that the rule isn't defined for.
+        If the model has no recurrent layer, one that can't be run by its equations, or one that the rule isn't defined for; or if relevance
+        grows beyond all numbers.
     CertificateError
         If the model isn't what its layers' equations say.
     """
@@ -50,6 +51,13 @@ def lrp(posed: Posed, rule: Rule, epsilon: float) -> tuple[Tensor, dict[str, Any
         # Padding may hold anything, also what isn't a number; where nothing comes back there is no relevance.
         parts.append((torch.where(gradient == 0, 0.0, points.detach() * gradient), *shares))
     attributions, bias, initial, absorbed = (torch.cat(of_all) for of_all in zip(*parts, strict=True))
+    lost = (~attributions.flatten(1).isfinite().all(1) & posed.output.isfinite()).nonzero()
+    if len(lost):
+        kind = str(attributions.dtype).removeprefix("torch.")
+        raise InputError(
+            f"needed relevance that {kind} can hold, got some beyond it for example {int(lost[0])} by rule {rule!r}: use rule='all', or a "
+            "larger epsilon"
+        )
     return attributions, {"rule": rule, "epsilon": epsilon}, {"bias": bias, "initial_state": initial, "epsilon": absorbed}
 
 

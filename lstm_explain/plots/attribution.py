@@ -48,7 +48,7 @@ def draw_attribution(
             values[shown],
             norm=Normalize(-limit, limit),
             cmap=SIGNED,
-            label="attribution, in units of the output: red raises it, blue lowers it",
+            label=f"attribution{_credited(result)}in units of the output: red raises it, blue lowers it",
             columns=columns,
         )
     else:
@@ -74,8 +74,11 @@ def draw_attribution(
 
 def _axis(result: AttributionResult) -> str:
     """What a step is: of a cell decomposition, one of the top layer's input."""
-    said = result.settings.get("credit_to")
-    return "step" if said is None else str(said).replace("steps", "step", 1)
+    return str(result.settings.get("credit_to", "step")).replace("steps", "step", 1)
+
+
+def _credited(result: AttributionResult) -> str:
+    return f" to {result.settings['credit_to']},\n" if "credit_to" in result.settings else ", "
 
 
 def _account(result: AttributionResult, example: int) -> str:

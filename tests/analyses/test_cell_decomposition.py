@@ -172,6 +172,7 @@ def test_it_adds_up_through_a_whole_model_example_by_example(layer):
     close(turned.attributions, together.attributions[order])
     close(unsaid.attributions, together.attributions)
     assert together.settings["credit_to"] == "steps of the input of second.l0, second.l0_reverse, gates held"
+    assert "of output[1], to steps of the input of second.l0, second.l0_reverse, gates held; residual" in repr(together)
     assert (together.padding, together.baseline_output) == ("known", None)
 
 

@@ -68,6 +68,8 @@ def test_the_title_of_an_attribution_says_where_the_output_went(model, inputs, m
 def test_of_a_cell_decomposition_the_axis_says_whose_steps_they_are(model, inputs):
     ax = lx.plot(lx.attribute(model, inputs, target=(-1, 2), method="cell_decomposition"), axes())
     assert ax.get_xlabel() == "step of the input of l1, gates held"
+    text = lx.plot(lx.attribute(model, inputs, target=(-1, 2), method="cell_decomposition"), axes(), tokens=TOKENS)
+    assert "attribution to steps of the input of l1, gates held" in text.figure.axes[1].get_xlabel()
     assert lx.plot(lx.attribute(model, inputs, target=(-1, 2), method="lrp"), axes()).get_xlabel() == "step"
 
 

@@ -82,7 +82,8 @@ class AttributionResult:
         return f"<Attribution by {self.method}: batch {batch}, time {time}, of {self._what()}; {self._check()}; padding {self.padding}>"
 
     def _what(self) -> str:
-        return self.explained[0] if len(set(self.explained)) == 1 else f"{self.explained[0]}, ..."
+        what = self.explained[0] if len(set(self.explained)) == 1 else f"{self.explained[0]}, ..."
+        return f"{what}, to {self.settings['credit_to']}" if "credit_to" in self.settings else what
 
     def _check(self) -> str:
         if self.relative_delta is None:

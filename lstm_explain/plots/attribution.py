@@ -88,7 +88,8 @@ def _account(result: AttributionResult, example: int) -> str:
     shares = {"steps": float(result.attributions[example].sum())}
     shares |= {name.replace("_", " "): float(share[example]) for name, share in result.elsewhere.items() if share[example] != 0}
     terms = " ".join(f"{'-' if value < 0 else '+'} {abs(value):.3g} to {name}" for name, value in shares.items()).removeprefix("+ ")
-    return f"\n{result.output[example]:.3g} = {terms}; residual {result.convergence_delta[example]:.1e}"
+    short = "" if result.converged is None or result.converged[example] else ": it doesn't add up"
+    return f"\n{result.output[example]:.3g} = {terms}; residual {result.convergence_delta[example]:.1e}{short}"
 
 
 def _plain(token: str) -> str:

@@ -60,6 +60,7 @@ def draw_contextual_decomposition(
     ax.set_title(
         f"{result.explained[example]} = {beta:.3g} by the phrase {_signed(gamma)} by everything else {_signed(bias)} by biases\n"
         f"contextual decomposition, which doesn't see resets; residual {result.residual[example]:.1e}"
+        + ("" if result.converged[example] else ": it doesn't add up")
     )
 
 

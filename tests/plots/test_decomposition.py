@@ -73,6 +73,12 @@ def test_of_a_cell_decomposition_the_axis_says_whose_steps_they_are(model, input
     assert lx.plot(lx.attribute(model, inputs, target=(-1, 2), method="lrp"), axes()).get_xlabel() == "step"
 
 
+def test_what_does_not_add_up_is_said_in_the_title(model, inputs):
+    wrong = {"target": None, "output": lambda returned: returned[0][:, -1].exp().sum(1)}
+    for result in (lx.attribute(model, inputs, method="lrp", **wrong), lx.contextual_decomposition(model, inputs, phrase=0, **wrong)):
+        assert not result.converged[0] and lx.plot(result, axes()).get_title(loc="left").endswith(": it doesn't add up")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -4,12 +4,76 @@ Integer counts and float64 sums, never means, so that any split into whole seque
 exactly and the same sums to rounding.
 """
 
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from lstm_explain.nn.kernels import native
+
+
+class Tally(NamedTuple):
+    """Counts and sums of a signal at the steps that count, unit by unit.
+
+    `nonfinite`, `total` and `squares` ``(unit,)``: what isn't finite, and the sums of the rest and of its squares; `below` and `above`
+    ``(threshold, unit)``; `ln` ``(unit,)``, the sum of logarithms, and the `histogram` of all units' finite values, None where they
+    weren't asked for.
+    """
+
+    nonfinite: NDArray[np.int64]
+    below: NDArray[np.int64]
+    above: NDArray[np.int64]
+    total: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    ln: NDArray[np.float64] | None
+    histogram: NDArray[np.int64] | None
+
+
+def tally(
+    signal: Tensor,
+    valid: Tensor,
+    *,
+    low: Sequence[float] = (),
+    high: Sequence[float] = (),
+    edges: NDArray[np.float64] | None = None,
+    ln: bool = False,
+) -> Tally:
+    """What a signal ``(batch, time, unit)`` comes to at the steps that are valid, ``(batch, time)``.
+
+    Parameters
+    ----------
+    low, high : sequence of float
+        As many of each, at most four: how often a value is below, and above.
+    edges : ndarray ``(bin + 1,)``, optional
+        Of equal bins, the last of which holds its right edge too; what lies outside is left out.
+    ln : bool
+        Whether the sum of logarithms is wanted.
+    """
+    rounded = None if edges is None else torch.as_tensor(edges).to(signal.dtype)
+    if native.serves(signal) and valid.is_cpu and signal.stride(2) == 1:
+        below, above = (torch.tensor(list(ends), dtype=signal.dtype) for ends in (low, high))
+        return Tally(*native.tally(signal, valid, below, above, rounded, ln=ln))
+    values = signal[valid]
+    finite = values.isfinite()
+    nonfinite = count(~finite)
+    counted = values.where(finite, 0.0) if nonfinite.any() else values
+    shape = (len(low), signal.shape[2])
+    histogram = None
+    if edges is not None:
+        exact = values[finite].to(torch.promote_types(values.dtype, torch.float32)).cpu().numpy()
+        histogram = np.histogram(exact, len(edges) - 1, (float(edges[0]), float(edges[-1])))[0].astype(np.int64)
+    return Tally(
+        nonfinite,
+        np.array([count(values < end) for end in low], np.int64).reshape(shape),
+        np.array([count(values > end) for end in high], np.int64).reshape(shape),
+        total(counted),
+        total(counted.double().square()),
+        total(values.double().log()) if ln else None,
+        histogram,
+    )
 
 
 def count(mask: Tensor) -> NDArray[np.int64]:
@@ -48,28 +112,6 @@ class Sums:
 
     def __contains__(self, name: str) -> bool:
         return name in self._arrays
-
-
-class Histogram:
-    """Counts of values between edges that are fixed in advance; the last bin holds its right edge too."""
-
-    def __init__(self, edges: NDArray[np.float64]) -> None:
-        self.edges = edges
-        self.counts = np.zeros(len(edges) - 1, dtype=np.int64)
-
-    def update(self, values: Tensor) -> None:
-        """Count finite values; what lies outside the edges is left out."""
-        lowest, highest = float(self.edges[0]), float(self.edges[-1])
-        finite = values[values.isfinite()]
-        exact = finite.to(torch.promote_types(finite.dtype, torch.float32)).cpu().numpy()
-        counts, _ = np.histogram(exact, len(self.counts), (lowest, highest))
-        self.counts += counts
-
-    def merge(self, other: Self) -> None:
-        """Add another's counts; its edges must be the same."""
-        if not np.array_equal(self.edges, other.edges):
-            raise ValueError("histograms with different edges don't add")
-        self.counts = self.counts + other.counts
 
 
 class Gram:

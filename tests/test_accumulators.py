@@ -1,5 +1,7 @@
 """Sums that merge."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ from scipy.sparse import csr_array
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
-from lstm_explain.accumulators import Gram, Histogram, Sums, count, total
+from lstm_explain.accumulators import Gram, Sums, count, tally, total
+from lstm_explain.nn.kernels import native
 
 
 def test_count_and_total_equal_numpy():
@@ -23,35 +26,106 @@ def test_totals_are_taken_in_float64():
     assert total(values)[0] == pytest.approx(float(values[0, 0]) * 100_000, abs=1e-9)
 
 
+BACKENDS = pytest.mark.parametrize(
+    "backend",
+    ["torch", pytest.param("native", marks=pytest.mark.skipif(native.backend().name == "torch", reason=native.backend().why))],
+)
+ASKED = {"low": (0.1, 0.05), "high": (0.9, 0.95), "edges": np.linspace(0, 1, 41), "ln": True}
+
+
+@st.composite
+def signals(draw):
+    """A signal between 0 and 1 and a little beyond, which holds thresholds and edges, of some strides, and where it counts."""
+    batch, time, units = draw(st.integers(1, 3)), draw(st.sampled_from([1, 5, 70])), draw(st.sampled_from([1, 3, 16, 37]))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    values = rng.choice([*np.linspace(0, 1, 41), 0.1, 0.9, 1.01, -0.01, 1e-30, *rng.random(20)], (time, batch, 2, units))
+    dtype = draw(st.sampled_from([torch.float32, torch.float64]))
+    signal = torch.from_numpy(values).to(dtype)[:, :, draw(st.integers(0, 1))].transpose(0, 1)
+    return signal, torch.from_numpy(rng.random((batch, time)) < 0.8)
+
+
+def assert_is_numpys(found, signal, valid):
+    values = signal[valid].numpy()
+    finite = np.isfinite(values)
+    counted = np.where(finite, values, 0).astype(np.float64)
+    np.testing.assert_array_equal(found.nonfinite, (~finite).sum(0))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ends = (
+            [(values < values.dtype.type(low)).sum(0) for low in ASKED["low"]],
+            [(values > values.dtype.type(high)).sum(0) for high in ASKED["high"]],
+        )
+        logarithms = np.log(values.astype(np.float64)).sum(0)
+    for sides, expected in zip((found.below, found.above), ends, strict=True):
+        np.testing.assert_array_equal(sides, np.array(expected))
+    np.testing.assert_array_equal(found.histogram, np.histogram(values[finite], 40, (0.0, 1.0))[0])
+    np.testing.assert_allclose(found.total, counted.sum(0), rtol=1e-13, atol=1e-12)
+    np.testing.assert_allclose(found.squares, (counted**2).sum(0), rtol=1e-13, atol=1e-12)
+    np.testing.assert_allclose(found.ln, logarithms, rtol=1e-12, atol=1e-12)
+
+
+@BACKENDS
+@given(drawn=signals())
+def test_a_tally_equals_numpys(backend, drawn):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LSTM_EXPLAIN_BACKEND", backend)
+        assert_is_numpys(tally(*drawn, **ASKED), *drawn)
+
+
+@BACKENDS
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, 1e-45])
+def test_what_is_not_finite_is_counted_and_left_out_and_a_logarithm_says_so(backend, value, monkeypatch):
+    monkeypatch.setenv("LSTM_EXPLAIN_BACKEND", backend)
+    signal = torch.full((2, 130, 18), 0.9)
+    signal[1, 77, 17] = value
+    signal[0, 3] = 1e-45
+    assert_is_numpys(tally(signal, torch.ones(2, 130, dtype=torch.bool), **ASKED), signal, torch.ones(2, 130, dtype=torch.bool))
+
+
+@BACKENDS
+def test_a_product_of_very_small_numbers_has_a_logarithm(backend, monkeypatch):
+    monkeypatch.setenv("LSTM_EXPLAIN_BACKEND", backend)
+    valid = torch.ones(1, 200, dtype=torch.bool)
+    for dtype, small in ((torch.float32, 1e-38), (torch.float64, 1e-300), (torch.float64, 5e-324)):
+        signal = torch.full((1, 200, 3), small, dtype=dtype)
+        np.testing.assert_allclose(tally(signal, valid, ln=True).ln, 200 * math.log(float(signal[0, 0, 0])), rtol=1e-12)
+
+
+@BACKENDS
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bins", [3, 49, 1000])
+def test_values_at_the_edges_of_bins_fall_where_numpy_has_them(bins, dtype, backend, monkeypatch):
+    monkeypatch.setenv("LSTM_EXPLAIN_BACKEND", backend)
+    edges = np.linspace(0, 1, bins + 1)
+    at = edges.astype(dtype)
+    values = np.concatenate([at, np.nextafter(at, dtype(2)), np.nextafter(at, dtype(-1))])
+    signal = torch.from_numpy(values).reshape(1, -1, 1)
+    found = tally(signal, torch.ones(1, len(values), dtype=torch.bool), edges=edges)
+    np.testing.assert_array_equal(found.histogram, np.histogram(values, bins, (0.0, 1.0))[0])
+
+
+@BACKENDS
+def test_threads_share_the_units(backend, monkeypatch):
+    monkeypatch.setenv("LSTM_EXPLAIN_BACKEND", backend)
+    signal, valid = torch.rand(3, 200, 50), torch.ones(3, 200, dtype=torch.bool)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert_is_numpys(tally(signal, valid, **ASKED), signal, valid)
+    finally:
+        torch.set_num_threads(threads)
+
+
 @given(st.lists(st.integers(0, 60), max_size=4), st.permutations(range(5)))
 def test_any_split_in_any_order_merges_to_the_same_counts(cuts, order):
     values = torch.rand(60, 3, generator=torch.Generator().manual_seed(1))
-    edges = np.linspace(0, 1, 11)
-    whole = Histogram(edges)
-    whole.update(values)
     bounds = [0, *sorted(cuts), 60]
     parts = [values[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
-    merged, sums = Histogram(edges), Sums()
+    sums = Sums()
     for at in [at for at in order if at < len(parts)]:
-        part, counted = Histogram(edges), Sums()
-        part.update(parts[at])
+        counted = Sums()
         counted.add("n", count(parts[at] > 0.5))
-        merged.merge(part)
         sums.merge(counted)
-    np.testing.assert_array_equal(merged.counts, whole.counts)
     np.testing.assert_array_equal(sums["n"], count(values > 0.5))
-
-
-def test_a_histogram_equals_numpys_and_leaves_out_what_is_not_finite():
-    values = torch.tensor([0.0, 0.05, 0.1, 0.999, 1.0, float("nan"), float("inf")])
-    histogram = Histogram(np.linspace(0, 1, 11))
-    histogram.update(values)
-    np.testing.assert_array_equal(histogram.counts, np.histogram(values[:5].numpy(), 10, (0, 1))[0])
-
-
-def test_histograms_with_different_edges_do_not_add():
-    with pytest.raises(ValueError, match="different edges"):
-        Histogram(np.linspace(0, 1, 3)).merge(Histogram(np.linspace(0, 1, 4)))
 
 
 def test_what_is_added_later_does_not_change_the_array_that_was_given():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lstm_explain.accumulators import Histogram, Sums, count, total
+from lstm_explain.accumulators import Sums, tally
 from lstm_explain.display import jsonable, number, table
 from lstm_explain.errors import InputError
 from lstm_explain.recording.recording import Recording
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 THRESHOLDS = ((0.1, 0.9), (0.05, 0.95))
+_LOW, _HIGH = zip(*THRESHOLDS, strict=True)
 EDGES = np.linspace(0, 1, 41)
 
 
@@ -151,7 +152,7 @@ class Saturation:
     """
 
     def __init__(self) -> None:
-        self._layers: dict[str, tuple[Sums, dict[str, Histogram]]] = {}
+        self._layers: dict[str, tuple[Sums, tuple[str, ...]]] = {}
         self._without: list[str] = []
         self._paddings: set[Padding] = set()
 
@@ -166,30 +167,26 @@ class Saturation:
         if not trajectory.gates:
             self._without.append(trajectory.name)
             return
-        sums, histograms = self._layer(trajectory.name, trajectory.gates)
-        if tuple(histograms) != trajectory.gates:
-            raise InputError(f"needed {', '.join(histograms)} of {trajectory.name} as before, got {', '.join(trajectory.gates)}")
+        sums, gates = self._layers.setdefault(trajectory.name, (Sums(), trajectory.gates))
+        if gates != trajectory.gates:
+            raise InputError(f"needed {', '.join(gates)} of {trajectory.name} as before, got {', '.join(trajectory.gates)}")
         self._paddings.add(trajectory.padding)
         sums.add("steps", int(trajectory.valid.sum()))
         for gate in trajectory.gates:
-            values = trajectory.steps(gate)
-            finite = values.isfinite()
-            nonfinite = count(~finite)
-            sums.add(f"{gate} nonfinite", nonfinite)
-            sums.add(f"{gate} sum", total(values.where(finite, 0.0) if nonfinite.any() else values))
-            for low, high in THRESHOLDS:
-                sums.add(f"{gate} < {low}", count(values < low))
-                sums.add(f"{gate} > {high}", count(values > high))
-            histograms[gate].update(values)
+            found = tally(trajectory.signal(gate), trajectory.valid, low=_LOW, high=_HIGH, edges=EDGES)
+            sums.add(f"{gate} nonfinite", found.nonfinite)
+            sums.add(f"{gate} sum", found.total)
+            for low, high, below, above in zip(_LOW, _HIGH, found.below, found.above, strict=True):
+                sums.add(f"{gate} < {low}", below)
+                sums.add(f"{gate} > {high}", above)
+            assert found.histogram is not None
+            sums.add(f"{gate} histogram", found.histogram)
 
     def merge(self, other: Self) -> None:
         """Add what another counted."""
         self._paddings |= other._paddings
-        for name, (sums, histograms) in other._layers.items():
-            own_sums, own_histograms = self._layer(name, tuple(histograms))
-            own_sums.merge(sums)
-            for gate in own_histograms:
-                own_histograms[gate].merge(histograms[gate])
+        for name, (sums, gates) in other._layers.items():
+            self._layers.setdefault(name, (Sums(), gates))[0].merge(sums)
 
     def compute(self) -> SaturationResult:
         """The result of everything counted so far.
@@ -203,18 +200,14 @@ class Saturation:
             if self._without:
                 raise InputError(f"needed at least one layer with gates, got {', '.join(dict.fromkeys(self._without))}, which has none")
             raise InputError("needed at least one recorded layer, got none: call the model inside lx.record first")
-        layers = {name: _compute(sums, histograms) for name, (sums, histograms) in self._layers.items()}
+        layers = {name: _compute(*layer) for name, layer in self._layers.items()}
         return SaturationResult(layers, THRESHOLDS, EDGES, together(self._paddings))
 
-    def _layer(self, name: str, gates: tuple[str, ...]) -> tuple[Sums, dict[str, Histogram]]:
-        return self._layers.setdefault(name, (Sums(), {gate: Histogram(EDGES) for gate in gates}))
 
-
-def _compute(sums: Sums, histograms: Mapping[str, Histogram]) -> LayerSaturation:
+def _compute(sums: Sums, gates: tuple[str, ...]) -> LayerSaturation:
     def stack(names: list[str]) -> NDArray[Any]:
         return np.stack([sums[name] for name in names])
 
-    gates = tuple(histograms)
     steps = int(sums["steps"])
     nonfinite = stack([f"{gate} nonfinite" for gate in gates])
     finite = np.where(steps > nonfinite, steps - nonfinite, np.nan)
@@ -225,7 +218,7 @@ def _compute(sums: Sums, histograms: Mapping[str, Histogram]) -> LayerSaturation
         left=left / finite[:, None],
         right=right / finite[:, None],
         mean=stack([f"{gate} sum" for gate in gates]) / finite,
-        histogram=np.stack([histograms[gate].counts for gate in gates]),
+        histogram=stack([f"{gate} histogram" for gate in gates]),
         steps=steps,
         nonfinite=nonfinite,
     )

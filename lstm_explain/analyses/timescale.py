@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lstm_explain.accumulators import Sums, count, total
+from lstm_explain.accumulators import Sums, tally, total
 from lstm_explain.display import jsonable, number, table
 from lstm_explain.errors import InputError
 from lstm_explain.nn.equations import peephole_of
@@ -179,19 +179,21 @@ class Timescale:
         self._paddings.add(trajectory.padding)
         sums.add("steps", int(trajectory.valid.sum()))
         keep = trajectory.signal(gate)
-        forget = trajectory.steps(gate)
-        sums.add("resets", count(forget < RESET))
-        sums.add("f", total(forget))
+        found = tally(keep, trajectory.valid, low=[RESET], high=[1.0], ln=True)
+        assert found.ln is not None
+        f_sum, f_squares = (np.where(found.nonfinite > 0, np.nan, sums_of) for sums_of in (found.total, found.squares))
+        sums.add("resets", found.below[0])
+        sums.add("f", f_sum)
+        sums.add("ln f", found.ln)
         parts = (tensor.split(_SEQUENCES) for tensor in (keep, trajectory.valid, trajectory.edited()))
         for f, valid, edited in zip(*parts, strict=True):
-            sums.add("ln f", total(f[valid].double().log()))
             _add_survival(sums, f, valid, edited)
         if "weight_ch" in trajectory.weights:
             _add_retention(sums, trajectory)
         else:
-            sums.add("retention", total(forget))
-            sums.add("diagonal²", total(forget.double().square()))
-            sums.add("off²", np.zeros(forget.shape[1]))
+            sums.add("retention", f_sum)
+            sums.add("diagonal²", f_squares)
+            sums.add("off²", np.zeros(len(f_sum)))
 
     def merge(self, other: Self) -> None:
         """Add what another counted."""

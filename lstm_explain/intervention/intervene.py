@@ -27,7 +27,7 @@ from lstm_explain.trajectory import checked_lengths
 class _Intervener:
     """Changes one layer and direction, call by call."""
 
-    graph = False
+    graph = fast = False
 
     def __init__(
         self, key: str, path: str, suffix: str, edits: Mapping[str, Edit], units: Units, steps: Steps, lengths: Any, feedback: bool

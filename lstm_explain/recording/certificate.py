@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from lstm_explain.display import table
+from lstm_explain.display import number, table
 from lstm_explain.errors import CertificateError
 from lstm_explain.recording.difference import compare
 from lstm_explain.recording.opened import Opened
@@ -29,7 +29,8 @@ class CallCheck(NamedTuple):
     each hidden state is left out. ``c_n`` is 0 where there is no cell, and stands for all further states of a registered cell.
     ``nonfinite`` counts NaN and infinite values in the call's output; they must stand at the same places in both, and are
     left out of the differences. ``edited`` names the signals that `lstm_explain.intervene` changed: there the recorded value is held
-    against the edit's, and everywhere else against the equations.
+    against the edit's, and everywhere else against the equations. ``sampled`` of ``steps`` were recomputed from their inputs, where it
+    wasn't all of them (``record(fast=True)``): the output is the compiled kernel's then, and differs from the layer's own by rounding.
     """
 
     module: str
@@ -44,6 +45,8 @@ class CallCheck(NamedTuple):
     dtype: str
     rounding: float = 0.0
     edited: str = ""
+    sampled: int = 0
+    steps: int = 0
 
     @property
     def worst(self) -> float:
@@ -83,14 +86,17 @@ class Certificate:
     kept: str | None = None
 
     @property
-    def state(self) -> Literal["certified", "partial", "uncertified"]:
+    def state(self) -> Literal["certified", "partial", "sampled", "uncertified"]:
         """Whether every call was checked and held.
 
-        ``partial``: it was, and then some signals weren't kept, so that what is left can't all be checked again.
-        ``uncertified``: nothing was recorded.
+        ``partial``: it was, and then some signals weren't kept, so that what is left can't all be checked again. ``sampled``: some calls
+        were computed by the compiled kernels and checked at some of their steps (``record(fast=True)``). ``uncertified``: nothing was
+        recorded.
         """
         if not self.calls or not all(call.share <= 1 for call in self.calls):
             return "uncertified"
+        if any(call.sampled for call in self.calls):
+            return "sampled"
         return "partial" if self.kept else "certified"
 
     @property
@@ -113,10 +119,13 @@ class Certificate:
         kept = f"; kept: {self.kept}" if self.kept else ""
         changed = ", ".join(dict.fromkeys(one for call in self.calls for one in call.edited.split(", ") if one))
         edited = f"; edited: {changed}" if changed else ""
-        return (
-            f"{self.state}: {count} call{'s' if count > 1 else ''} recomputed, largest difference "
-            f"{difference:.1e} (allowed {allowed:.1e}{rounding}, {worst.dtype}){edited}{kept}"
-        )
+        calls = f"{count} call{'s' if count > 1 else ''}"
+        if self.state == "sampled":
+            sampled, steps = (sum(getattr(call, name) for call in self.calls) for name in ("sampled", "steps"))
+            done = f"{calls} computed by the compiled kernels, {number(sampled)} of {number(steps)} steps recomputed"
+        else:
+            done = f"{calls} recomputed"
+        return f"{self.state}: {done}, largest difference {difference:.1e} (allowed {allowed:.1e}{rounding}, {worst.dtype}){edited}{kept}"
 
     def __repr__(self) -> str:
         return f"<Certificate: {self}>"
@@ -161,6 +170,8 @@ def certify(module: str, call: int, opened: Opened, trajectories: Iterable[Traje
         tolerance=absolute + relative * scale,
         nonfinite=0 if finite else int((~opened.returned["output"].isfinite()).sum()),
         dtype=str(opened.dtype).removeprefix("torch."),
+        sampled=0 if opened.sample is None else opened.sample.steps,
+        steps=0 if opened.sample is None else opened.sample.of,
     )
     if not check.share <= 1:
         if rounded := [layer.rounding(opened.dtype) for layer in opened.layers if layer.rounding]:

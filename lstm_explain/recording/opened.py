@@ -53,6 +53,13 @@ class OpenedLayer(NamedTuple):
     """As in `Trajectory`: ``(batch, time, unit)``, in the order of the input."""
 
 
+class Sample(NamedTuple):
+    """How many of a call's steps, of all sequences, were recomputed from their inputs, and of how many."""
+
+    steps: int
+    of: int
+
+
 class Opened(NamedTuple):
     """One call of a module, opened."""
 
@@ -74,6 +81,8 @@ class Opened(NamedTuple):
     """Whether a call can go on where the one before it ended: not in two directions."""
     again: "Callable[[], Opened] | None" = None
     """Opens the same call a slower and safer way, where this one was read from somewhere that may change."""
+    sample: Sample | None = None
+    """What is checked of each layer, where it isn't every step."""
 
 
 def rows_of(output: Tensor | PackedSequence) -> Tensor:

@@ -90,8 +90,8 @@ def matches(key: str, pattern: str) -> bool:
 class Recorder:
     """Watches a model for one recording: checks every call, cuts it to what is kept, and hands it on."""
 
-    def __init__(self, recording: Recording, keep: Keep, into: Sequence[Any], max_bytes: int | None, graph: bool) -> None:
-        self.thread, self.graph = get_ident(), graph
+    def __init__(self, recording: Recording, keep: Keep, into: Sequence[Any], max_bytes: int | None, graph: bool, fast: bool) -> None:
+        self.thread, self.graph, self.fast = get_ident(), graph, fast
         self.editor: Editor | None = None
         self._recording, self._keep, self._into, self._max_bytes = recording, keep, into, max_bytes
         self._bytes, self._joining = 0, Joining()

@@ -238,12 +238,14 @@ class Recording(Mapping[str, Trajectory]):
         return recording
 
     def let_go(self) -> None:
-        """Forget what the calls held, and of their checks all but the worst one of each module."""
+        """Forget what the calls held, and of their checks all but the worst one of each module, with what all together were sampled at."""
         self._calls, self._joined, self._in_order = {}, {}, {}
         worst: dict[str, CallCheck] = {}
         for check in self._checks:
-            if check.module not in worst or check.share > worst[check.module].share:
-                worst[check.module] = check
+            before = worst.setdefault(check.module, check)
+            if before is not check:
+                kept = max(before, check, key=lambda one: one.share)
+                worst[check.module] = kept._replace(sampled=before.sampled + check.sampled, steps=before.steps + check.steps)
         self._checks = list(worst.values())
 
     @property

@@ -17,6 +17,7 @@ from lstm_explain.nn.lstm import PeepholeLSTM, PeepholeLSTMCell
 from lstm_explain.recording.cells import REGISTERED, open_cell, open_on_graph, open_registered
 from lstm_explain.recording.compiled import not_compiled
 from lstm_explain.recording.edited import edited_cell, edited_layers
+from lstm_explain.recording.fast import fast as in_one_pass
 from lstm_explain.recording.fused import open_fused
 from lstm_explain.recording.graph import on_graph
 from lstm_explain.recording.layers import open_own
@@ -56,6 +57,8 @@ def _run_by(module: nn.Module, wanted: Wanted) -> Run:
         return as_read(edited_layers(opener, wanted) if layers else edited_cell(wanted))
     if wanted.graph:
         opener = on_graph(opener) if layers else open_on_graph
+    elif wanted.fast and layers:
+        opener = in_one_pass(opener)
     return as_read(opener)
 
 
@@ -262,6 +265,7 @@ def record(
     max_bytes: int | None = None,
     into: Sequence[Any] | None = None,
     grad: bool = False,
+    fast: bool = False,
 ) -> Iterator[Recording]:
     """Record every gate and state of a model's recurrent layers, at every step, while the model runs.
 
@@ -295,6 +299,10 @@ def record(
     grad : bool
         Run the layers' equations on autograd's graph as well, so that `Recording.gradients` can say how a loss depends on each gate and
         state at each step. The values that the model computes with are still its own, bit for bit.
+    fast : bool
+        Let the compiled kernels (`backend`) compute each layer's output together with its gates, in one pass: outputs then differ from the
+        layer's own by rounding, and at most 32 steps of each layer and call are recomputed from their inputs, others each time, so that
+        the certificate says *sampled*. Layers and calls that the kernels can't do are recorded as always.
 
     Yields
     ------
@@ -341,6 +349,8 @@ def record(
     if missing := [one for one in into or () if isinstance(one, type) or not hasattr(one, "update")]:
         got = f"the class {missing[0].__name__}" if isinstance(missing[0], type) else f"{type(missing[0]).__name__}, without update"
         raise InputError(f"needed into as streaming analyses, like lx.Saturation(), got {got}")
+    if grad and fast:
+        raise InputError("needed grad=True or fast=True, got both: on autograd's graph a model computes with its own values")
     targets = targets_in(model, keep)
     aliases: dict[str, tuple[str, ...]] = {}
     for path, module in _paths(model):
@@ -350,7 +360,7 @@ def record(
     recording = Recording(targets, closed_in(model), aliases)
     recording.annotate(lengths=lengths, valid=valid)
     recording.kept = f"nothing, handed on to {', '.join(type(one).__name__ for one in into)}" if into else str(keep) or None
-    recorder = Recorder(recording, keep, into or (), max_bytes, grad)
+    recorder = Recorder(recording, keep, into or (), max_bytes, grad, fast)
     with watched(model, targets, recorder):
         yield recording
     if not any(recording.modules.values()) and not recorder.tried:

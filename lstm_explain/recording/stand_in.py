@@ -29,6 +29,8 @@ class Wanted(NamedTuple):
     """Who changes it, the outermost first."""
     opened: bool
     """What it computed."""
+    fast: bool = False
+    """That by the compiled kernels, which compute the output too, where they can."""
 
 
 Run = Callable[..., tuple[Any, Opened | None]]
@@ -41,6 +43,8 @@ class Watcher(Protocol):
     thread: int
     graph: bool
     """Whether it wants the signals on autograd's graph."""
+    fast: bool
+    """Whether an output that differs by rounding will do."""
     editor: Editor | None
     """It wants to change a module, and not to see it."""
 
@@ -99,7 +103,8 @@ class StandIn:
             else:
                 seeing = [(watcher, path) for watcher, path in inside if watcher.editor is None]
                 editors = tuple(watcher.editor for watcher, _ in inside if watcher.editor is not None)
-                run = self._opener(Wanted(any(watcher.graph for watcher, _ in seeing), editors, bool(seeing)))
+                fast = all(watcher.fast for watcher, _ in seeing)
+                run = self._opener(Wanted(any(watcher.graph for watcher, _ in seeing), editors, bool(seeing), fast))
                 returned, opened = run(self._module, self._original, *args, **kwargs)
                 for watcher, path in seeing:
                     assert opened is not None

@@ -11,7 +11,9 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
@@ -83,11 +85,26 @@ class _GRUReplay(ctypes.Structure):
     _fields_ = _fields("input", "recurrent", "initial", "hidden", "hidden_stride", "kept")
 
 
+class _Tally(ctypes.Structure):
+    _fields_ = [
+        ("layout", Layout),
+        ("signal", _Signal),
+        ("valid", _Signal),
+        *((name, ctypes.c_long) for name in ("batch", "time")),
+        *((name, ctypes.c_void_p) for name in ("low", "high")),
+        ("thresholds", ctypes.c_long),
+        ("edges", ctypes.c_void_p),
+        ("bins", ctypes.c_long),
+        *((name, ctypes.c_void_p) for name in ("nonfinite", "below", "above", "sum", "squares", "mantissa", "exponent", "histogram")),
+    ]
+
+
 _CHECKS = {
     "lx_lstm_replay_run": _LSTMReplay,
     "lx_lstm_check_run": _LSTMCheck,
     "lx_lstm_named_run": _LSTMNamed,
     "lx_gru_replay_run": _GRUReplay,
+    "lx_tally_run": _Tally,
 }
 
 
@@ -324,3 +341,56 @@ def gru_replay(
         None if kept is None else kept.data_ptr(),
     )
     return _run("lx_gru_replay_run", call, input.dtype)
+
+
+class Tallied(NamedTuple):
+    """Counts and sums of a signal, unit by unit; None of what nobody asked for."""
+
+    nonfinite: NDArray[np.int64]
+    below: NDArray[np.int64]
+    above: NDArray[np.int64]
+    sum: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    ln: NDArray[np.float64] | None
+    histogram: NDArray[np.int64] | None
+
+
+def tally(signal: Tensor, valid: Tensor, low: Tensor, high: Tensor, edges: Tensor | None, *, ln: bool) -> Tallied:
+    """Counts and sums of a signal at its valid steps.
+
+    Parameters
+    ----------
+    signal : Tensor ``(batch, time, unit)``
+        Of any strides, but for units, which lie side by side.
+    valid : Tensor of bool ``(batch, time)``
+    low, high : Tensor ``(threshold,)``
+        In the signal's dtype, at most four: how many values are below, and above.
+    edges : Tensor ``(bin + 1,)`` or None
+        Of equal bins, in the signal's dtype, for a histogram of the finite values of all units.
+    ln : bool
+        Whether the sum of logarithms is wanted.
+    """
+    batch, time, units = signal.shape
+    thresholds, bins = len(low), 0 if edges is None else len(edges) - 1
+    nonfinite, below, above = (np.zeros(shape, np.int64) for shape in (units, (thresholds, units), (thresholds, units)))
+    total, squares, mantissa, exponent = np.zeros(units), np.zeros(units), np.ones(units), np.zeros(units, np.int64)
+    histogram = np.zeros((-(-units // 16), bins), np.int64)
+    call = _Tally(
+        layout((1,), units, False),
+        _Signal(signal.data_ptr(), *signal.stride()[:2]),
+        _Signal(valid.data_ptr(), *valid.stride()),
+        batch,
+        time,
+        low.data_ptr(),
+        high.data_ptr(),
+        thresholds,
+        None if edges is None else edges.data_ptr(),
+        bins,
+        *(array.ctypes.data for array in (nonfinite, below, above, total, squares)),
+        *(array.ctypes.data if ln else None for array in (mantissa, exponent)),
+        histogram.ctypes.data,
+    )
+    _run("lx_tally_run", call, signal.dtype)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logarithms = np.log(mantissa) + exponent * np.log(2.0) if ln else None
+    return Tallied(nonfinite, below, above, total, squares, logarithms, None if edges is None else histogram.sum(0))

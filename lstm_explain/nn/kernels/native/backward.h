@@ -8,7 +8,7 @@ typedef struct {
   NAME(Matrix) h, c, o_c, r;
 } NAME(Transposed);
 
-static long NAME(place_transposed)(const lx_lstm *form, NAME(Transposed) * W, REAL *room) {
+static long NAME(place_transposed)(const lx_layer *form, NAME(Transposed) * W, REAL *room) {
   const long H = form->layout.units, P = form->state;
   const int full = form->peephole == LX_FULL, previous = form->wiring == LX_PREVIOUS;
   *W = (NAME(Transposed)){
@@ -26,13 +26,13 @@ static long NAME(place_transposed)(const lx_lstm *form, NAME(Transposed) * W, RE
   return values;
 }
 
-static long NAME(lstm_backward_room)(const lx_lstm *form, int threads) {
+static long NAME(lstm_backward_room)(const lx_layer *form, int threads) {
   NAME(Transposed) W;
   return (NAME(place_transposed)(form, &W, 0) + threads * NAME(ABREAST) * form->layout.units) * (long)sizeof(REAL);
 }
 
 static void NAME(lstm_backward_pack)(const lx_lstm_backward *call, int thread, int threads) {
-  const lx_lstm *form = &call->form;
+  const lx_layer *form = &call->form;
   const long H = form->layout.units;
   NAME(Transposed) W;
   NAME(place_transposed)(form, &W, call->room);
@@ -126,7 +126,7 @@ static void NAME(cell_slopes)(const lx_lstm_backward *call, const NAME(Slopes) *
 
 /* Sequences b_from to b_to at the call's steps. `sums`: d_b, and d_p where peepholes are diagonal, each by gate. */
 static void NAME(backward_block)(const lx_lstm_backward *call, const NAME(Transposed) * W, long b_from, long b_to, REAL *own, REAL *sums) {
-  const lx_lstm *form = &call->form;
+  const lx_layer *form = &call->form;
   const lx_layout *layout = &form->layout;
   const long H = layout->units, P = form->state;
   REAL *d_b = sums, *d_p = sums + 4 * H;

@@ -18,7 +18,7 @@ typedef struct {
 } NAME(Matrices);
 
 /* Where the packed matrices lie in a call's room; they are known by their sizes. Returns how many values they take. */
-static long NAME(place)(const lx_lstm *form, NAME(Matrices) * W, REAL *room) {
+static long NAME(place)(const lx_layer *form, NAME(Matrices) * W, REAL *room) {
   const long H = form->layout.units;
   const int full = form->peephole == LX_FULL, previous = form->wiring == LX_PREVIOUS;
   *W = (NAME(Matrices)){
@@ -38,19 +38,19 @@ static long NAME(place)(const lx_lstm *form, NAME(Matrices) * W, REAL *room) {
 }
 
 /* What each thread has for itself: gates and cell states where they aren't kept, and o tanh(c) where it is projected. */
-static long NAME(own_values)(const lx_lstm *form) {
+static long NAME(own_values)(const lx_layer *form) {
   const long H = form->layout.units;
   return NAME(ahead)(H) * 4 * H + 2 * NAME(ABREAST) * H;
 }
 
-static long NAME(lstm_forward_room)(const lx_lstm *form, int threads) {
+static long NAME(lstm_forward_room)(const lx_layer *form, int threads) {
   NAME(Matrices) W;
   return (NAME(place)(form, &W, 0) + threads * NAME(own_values)(form)) * (long)sizeof(REAL);
 }
 
 /* One thread's share of the packing. */
 static void NAME(lstm_forward_pack)(const lx_lstm_forward *call, int thread, int threads) {
-  const lx_lstm *form = &call->form;
+  const lx_layer *form = &call->form;
   const long H = form->layout.units;
   NAME(Matrices) W;
   NAME(place)(form, &W, call->room);
@@ -120,9 +120,35 @@ static void NAME(activate_o)(long H, const NAME(Rows) * at, long rows) {
     }
 }
 
+/* Rows whose input meets its weights at once. */
+typedef struct {
+  const REAL *x[512 + NAME(ABREAST)];
+  REAL *z[512 + NAME(ABREAST)]; /* where their pre-activations go */
+  long rows;
+} NAME(Ahead);
+
+/* As many steps of some sequences as have room, from `next` on; pre-activations go where they stay, or into `own_z` where they aren't kept. Returns
+ * the step after them. */
+static lx_step NAME(read_ahead)(
+    const lx_layout *layout, lx_step next, long b_from, long b_to, long ahead, const REAL *x, long x_row, REAL *kept_z, REAL *own_z, long z_row,
+    NAME(Ahead) * read
+) {
+  read->rows = 0;
+  for (; next.read < layout->steps; next = lx_next_step(layout, next)) {
+    const long n = lx_within(next.size, b_from, b_to);
+    if (read->rows && read->rows + n > ahead)
+      break;
+    for (long b = b_from; b < b_from + n; b++, read->rows++) {
+      read->x[read->rows] = x + (next.row + b) * x_row;
+      read->z[read->rows] = kept_z ? kept_z + (next.row + b) * z_row : own_z + read->rows * z_row;
+    }
+  }
+  return next;
+}
+
 /* Sequences b_from to b_to, no more than ABREAST, from the first step that is read to the last. */
 static void NAME(forward_block)(const lx_lstm_forward *call, const NAME(Matrices) * W, long b_from, long b_to, REAL *own) {
-  const lx_lstm *form = &call->form;
+  const lx_layer *form = &call->form;
   const lx_layout *layout = &form->layout;
   const long H = layout->units, P = form->state, ahead = NAME(ahead)(H), abreast = b_to - b_from;
   const int o_waits = form->peephole == LX_FULL && form->wiring == LX_GRAVES;
@@ -135,26 +161,16 @@ static void NAME(forward_block)(const lx_lstm_forward *call, const NAME(Matrices
   }
   lx_step step = lx_first_step(layout), next = step;
   while (step.read < layout->steps) {
-    const REAL *x[512 + NAME(ABREAST)];
-    REAL *z[512 + NAME(ABREAST)];
-    long rows = 0;
-    for (; next.read < layout->steps; next = lx_next_step(layout, next)) {
-      const long n = lx_within(next.size, b_from, b_to);
-      if (rows && rows + n > ahead)
-        break;
-      for (long b = b_from; b < b_from + n; b++, rows++) {
-        x[rows] = (const REAL *)call->x + (next.row + b) * call->x_row;
-        z[rows] = call->gates ? (REAL *)call->gates + (next.row + b) * 4 * H : own_z + rows * 4 * H;
-      }
-    }
-    NAME(product)(&W->x, x, z, rows, call->bias, 1);
+    NAME(Ahead) read;
+    next = NAME(read_ahead)(layout, next, b_from, b_to, ahead, call->x, call->x_row, call->gates, own_z, 4 * H, &read);
+    NAME(product)(&W->x, read.x, read.z, read.rows, call->bias, 1);
 
-    for (rows = 0; step.read < next.read; step = lx_next_step(layout, step)) {
+    for (long rows = 0; step.read < next.read; step = lx_next_step(layout, step)) {
       const long n = lx_within(step.size, b_from, b_to);
       REAL *h[NAME(ABREAST)];
       for (long r = 0; r < n; r++) {
         const long row = step.row + b_from + r;
-        at.z[r] = z[rows + r];
+        at.z[r] = read.z[rows + r];
         at.c_new[r] = call->cell ? (REAL *)call->cell + row * H : own_c + r * H;
         h[r] = (REAL *)call->hidden + row * P;
         at.m[r] = form->projects ? at.m[r] : h[r];

@@ -1,5 +1,6 @@
 /* The kernels in float and in double, for one instruction set: the file that includes this says which (LX_ISA, LX_BYTES). */
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -24,8 +25,10 @@
 #include "check.h"
 #include "named.h"
 #include "replay.h"
+#include "tally.h"
 #include "product.h"
 #include "forward.h"
+#include "plain.h"
 #include "backward.h"
 #undef REAL
 #undef INT
@@ -61,8 +64,10 @@
 #include "check.h"
 #include "named.h"
 #include "replay.h"
+#include "tally.h"
 #include "product.h"
 #include "forward.h"
+#include "plain.h"
 #include "backward.h"
 
 #define LX_TABLE_(isa) lx_kernels_##isa
@@ -71,6 +76,9 @@ const lx_kernels LX_TABLE(LX_ISA) = {
     .lstm_forward_room = {CAT3(lstm_forward_room, f32, LX_ISA), CAT3(lstm_forward_room, f64, LX_ISA)},
     .lstm_forward_pack = {CAT3(lstm_forward_pack, f32, LX_ISA), CAT3(lstm_forward_pack, f64, LX_ISA)},
     .lstm_forward = {CAT3(lstm_forward, f32, LX_ISA), CAT3(lstm_forward, f64, LX_ISA)},
+    .plain_forward_room = {CAT3(plain_forward_room, f32, LX_ISA), CAT3(plain_forward_room, f64, LX_ISA)},
+    .plain_forward_pack = {CAT3(plain_forward_pack, f32, LX_ISA), CAT3(plain_forward_pack, f64, LX_ISA)},
+    .plain_forward = {CAT3(plain_forward, f32, LX_ISA), CAT3(plain_forward, f64, LX_ISA)},
     .lstm_backward_room = {CAT3(lstm_backward_room, f32, LX_ISA), CAT3(lstm_backward_room, f64, LX_ISA)},
     .lstm_backward_pack = {CAT3(lstm_backward_pack, f32, LX_ISA), CAT3(lstm_backward_pack, f64, LX_ISA)},
     .lstm_backward = {CAT3(lstm_backward, f32, LX_ISA), CAT3(lstm_backward, f64, LX_ISA)},
@@ -78,4 +86,5 @@ const lx_kernels LX_TABLE(LX_ISA) = {
     .lstm_check = {CAT3(lstm_check, f32, LX_ISA), CAT3(lstm_check, f64, LX_ISA)},
     .lstm_named = {CAT3(lstm_named, f32, LX_ISA), CAT3(lstm_named, f64, LX_ISA)},
     .gru_replay = {CAT3(gru_replay, f32, LX_ISA), CAT3(gru_replay, f64, LX_ISA)},
+    .tally = {CAT3(tally, f32, LX_ISA), CAT3(tally, f64, LX_ISA)},
 };

@@ -20,11 +20,13 @@ _LARGE = 1 << 22
 """Bytes from which on new memory is asked for in large pages."""
 
 
-class _LSTM(ctypes.Structure):
+class Layer(ctypes.Structure):
+    """A layer in one direction, and of an LSTM its form."""
+
     _fields_ = [
         ("layout", native.Layout),
         *((name, ctypes.c_long) for name in ("features", "state")),
-        *((name, ctypes.c_int) for name in ("peephole", "wiring", "projects")),
+        *((name, ctypes.c_int) for name in ("kind", "peephole", "wiring", "projects")),
     ]
 
 
@@ -34,7 +36,7 @@ class _Step(ctypes.Structure):
 
 class _Forward(ctypes.Structure):
     _fields_ = [
-        ("form", _LSTM),
+        ("form", Layer),
         ("x", ctypes.c_void_p),
         ("x_row", ctypes.c_long),
         *((name, ctypes.c_void_p) for name in ("h0", "c0", "weight_ih", "weight_hh", "bias", "weight_ch", "weight_hr")),
@@ -44,7 +46,7 @@ class _Forward(ctypes.Structure):
 
 class _Backward(ctypes.Structure):
     _fields_ = [
-        ("form", _LSTM),
+        ("form", Layer),
         ("last", _Step),
         ("stop", ctypes.c_long),
         ("first_row", ctypes.c_long),
@@ -55,32 +57,35 @@ class _Backward(ctypes.Structure):
     ]
 
 
-def _entries(name: str) -> tuple[Callable[..., int], Callable[..., None]]:
+def entries(name: str) -> tuple[Callable[..., int], Callable[..., None]]:
+    """How much room a kernel needs, and the kernel."""
     library = native.library()
     room, run = getattr(library, f"lx_{name}_room"), getattr(library, f"lx_{name}_run")
     room.restype, run.restype = ctypes.c_long, None
     return room, run
 
 
-def _form(form: Form, weights: Weights, sizes: Sequence[int], reverse: bool) -> _LSTM:
+def _form(form: Form, weights: Weights, sizes: Sequence[int], reverse: bool) -> Layer:
     (units4, features), state = weights.weight_ih.shape, weights.weight_hh.shape[1]
     layout = native.layout(sizes, units4 // 4, reverse)
     peephole = (None, "diagonal", "full").index(form.peephole if weights.weight_ch is not None else None)
-    return _LSTM(layout, features, state, peephole, ("previous", "graves").index(form.wiring), weights.weight_hr is not None)
+    return Layer(layout, features, state, 0, peephole, ("previous", "graves").index(form.wiring), weights.weight_hr is not None)
 
 
-def _address(tensor: Tensor | None) -> int | None:
+def address(tensor: Tensor | None) -> int | None:
+    """Where a tensor's values are; None of none."""
     return None if tensor is None else tensor.data_ptr()
 
 
-def _empty(like: Tensor, *shape: int) -> Tensor:
+def empty(like: Tensor, *shape: int) -> Tensor:
+    """New memory, in large pages where it is large."""
     made = like.new_empty(shape)
     if (size := made.numel() * made.element_size()) >= _LARGE:
         native.library().lx_large_pages(ctypes.c_void_p(made.data_ptr()), ctypes.c_long(size))
     return made
 
 
-def _in_rows(tensor: Tensor) -> Tensor:
+def in_rows(tensor: Tensor) -> Tensor:
     """With the values of each row side by side."""
     return tensor if tensor.stride(1) == 1 else tensor.contiguous()
 
@@ -95,16 +100,16 @@ def forward(
     """As `lstm_explain.nn.kernels.sequence.forward`."""
     weights = _contiguous(weights)
     W_x, W_h, b_x, b_h, W_c, W_r = weights
-    x, h0, c0 = _in_rows(x), h0.contiguous(), c0.contiguous()
+    x, h0, c0 = in_rows(x), h0.contiguous(), c0.contiguous()
     (rows, _), P, H = x.shape, h0.shape[1], c0.shape[1]
     bias = None if b_x is None or b_h is None else b_x + b_h
-    gates, cell, kept = (_empty(x, rows, 4, H), _empty(x, rows, H), _empty(x, rows, P)) if keep else (None, None, None)
-    hidden, last_h, last_c = _empty(x, rows, P), torch.empty_like(h0), torch.empty_like(c0)
+    gates, cell, kept = (empty(x, rows, 4, H), empty(x, rows, H), empty(x, rows, P)) if keep else (None, None, None)
+    hidden, last_h, last_c = empty(x, rows, P), torch.empty_like(h0), torch.empty_like(c0)
     lstm, is_double, threads = _form(form, weights, sizes, reverse), x.dtype == torch.float64, torch.get_num_threads()
-    room_for, run = _entries("lstm_forward")
+    room_for, run = entries("lstm_forward")
     room = torch.empty(room_for(ctypes.byref(lstm), is_double, threads), dtype=torch.uint8)
     tensors = (h0, c0, W_x, W_h, bias, W_c, W_r, gates, cell, hidden, kept, last_h, last_c, room)
-    call = _Forward(lstm, x.data_ptr(), x.stride(0), *map(_address, tensors))
+    call = _Forward(lstm, x.data_ptr(), x.stride(0), *map(address, tensors))
     run(ctypes.byref(call), is_double, threads, False)
     saved = None if gates is None or cell is None or kept is None else Saved(gates, cell, kept)
     return Computed(hidden, last_h, last_c, saved)
@@ -131,7 +136,7 @@ def backward(
     h0, c0 = h0.contiguous(), c0.contiguous()
     P, H = hidden.shape[1], cell.shape[1]
     need_x, _, _, need_W_x, need_W_h, need_b_x, need_b_h, need_W_c, need_W_r = needs
-    grad_hidden = None if grad_hidden is None else _in_rows(grad_hidden)
+    grad_hidden = None if grad_hidden is None else in_rows(grad_hidden)
     d_h, d_c = torch.empty_like(h0), torch.empty_like(c0)
     for d, grad in ((d_h, grad_last_h), (d_c, grad_last_c)):
         d.zero_() if grad is None else d.copy_(grad)
@@ -140,13 +145,13 @@ def backward(
     d_z, projects = gates.new_empty(most, 4 * H), need_W_r and W_r is not None
     d_h_rows, m = (gates.new_empty(most, P), gates.new_empty(most, H)) if projects else (None, None)
     lstm, is_double, threads = _form(form, weights, sizes, reverse), x.dtype == torch.float64, torch.get_num_threads()
-    room_for, run = _entries("lstm_backward")
+    room_for, run = entries("lstm_backward")
     room = torch.empty(room_for(ctypes.byref(lstm), is_double, threads), dtype=torch.uint8)
     sums = gates.new_zeros(min(threads, sizes[0]), 8, H)
 
     h_seen, c_seen = _seen(hidden, h0, sizes, reverse), _seen(cell, c0, sizes, reverse)
     full = W_c is not None and form.peephole == "full"
-    d_x = _empty(x, *x.shape) if need_x else None
+    d_x = empty(x, *x.shape) if need_x else None
     # Transposed: PyTorch's products are faster that way round.
     d_W_x = x.new_zeros(x.shape[1], 4 * H) if need_W_x else None
     d_W_h = x.new_zeros(P, 4 * H) if need_W_h else None
@@ -157,7 +162,7 @@ def backward(
     before_rows = gates, cell, c0, grad_hidden
     tensors = W_h, W_c, W_r, d_h, d_c, d_z, d_h_rows, m, sums, room
     for number, (at, last, stop) in enumerate(chunks):
-        call = _Backward(lstm, last, stop, at.start, *map(_address, before_rows), stride, *map(_address, tensors))
+        call = _Backward(lstm, last, stop, at.start, *map(address, before_rows), stride, *map(address, tensors))
         run(ctypes.byref(call), is_double, threads, number > 0)
         total += sums.sum(0)
         sums.zero_()

@@ -2,7 +2,6 @@
 
 #include "library.h"
 
-#include <stdint.h>
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -102,13 +101,12 @@ static void work(void *data, int thread, int threads) {
 
 enum { MOST_THREADS = 256 };
 
-static void run(const lx_layout *layout, const void *call, void (*kernel)(const void *, const lx_part *, lx_found *), int threads, lx_found *all) {
+static void run(
+    const lx_layout *layout, long cells, const void *call, void (*kernel)(const void *, const lx_part *, lx_found *), int threads, lx_found *all
+) {
   lx_found found[MOST_THREADS] = {{0, 0, 0}};
   const Job job = {layout, call, kernel, found};
-  long rows = 0;
-  for (long t = 0; t < layout->steps && rows * layout->units < SMALL; t++)
-    rows += layout->sizes[t];
-  threads = rows * layout->units < SMALL || threads < 1 ? 1 : threads > MOST_THREADS ? MOST_THREADS : threads;
+  threads = cells < SMALL || threads < 1 ? 1 : threads > MOST_THREADS ? MOST_THREADS : threads;
   lx_parallel(threads, work, (void *)&job);
   all->difference = all->scale = 0;
   all->nonfinite = 0;
@@ -119,8 +117,16 @@ static void run(const lx_layout *layout, const void *call, void (*kernel)(const 
   }
 }
 
+/* How many cells a call has, or that it has more than are few. */
+static long cells_of(const lx_layout *layout) {
+  long rows = 0;
+  for (long t = 0; t < layout->steps && rows * layout->units < SMALL; t++)
+    rows += layout->sizes[t];
+  return rows * layout->units;
+}
+
 /* Function pointers of different types are cast back before they are called, as C wants it. */
-#define ENTRY(name)                                                                                                  \
+#define ENTRY(name, cells)                                                                                           \
   static void name##_single(const void *call, const lx_part *part, lx_found *found) {                               \
     kernels()->name[0](call, part, found);                                                                          \
   }                                                                                                                  \
@@ -128,24 +134,25 @@ static void run(const lx_layout *layout, const void *call, void (*kernel)(const 
     kernels()->name[1](call, part, found);                                                                          \
   }                                                                                                                  \
   EXPORT void lx_##name##_run(const lx_##name *call, int is_double, int threads, lx_found *found) {                 \
-    run(&call->layout, call, is_double ? name##_double : name##_single, threads, found);                            \
+    run(&call->layout, cells, call, is_double ? name##_double : name##_single, threads, found);                     \
   }
 
-ENTRY(lstm_replay)
-ENTRY(lstm_check)
-ENTRY(lstm_named)
-ENTRY(gru_replay)
+ENTRY(lstm_replay, cells_of(&call->layout))
+ENTRY(lstm_check, cells_of(&call->layout))
+ENTRY(lstm_named, cells_of(&call->layout))
+ENTRY(gru_replay, cells_of(&call->layout))
+ENTRY(tally, call->batch * call->time * call->layout.units)
 
 /* How large each call is, in the order of the entries: a library of another version has others. */
 EXPORT const long *lx_sizes(void) {
-  static const long sizes[] = {sizeof(lx_lstm_replay), sizeof(lx_lstm_check), sizeof(lx_lstm_named), sizeof(lx_gru_replay)};
+  static const long sizes[] = {sizeof(lx_lstm_replay), sizeof(lx_lstm_check), sizeof(lx_lstm_named), sizeof(lx_gru_replay), sizeof(lx_tally)};
   return sizes;
 }
 
 /* A layer's threads have whole sequences each, and fewer products than these aren't worth a second one. */
 static const double FEW = 1 << 20;
 
-static int threads_for(const lx_lstm *form, int threads) {
+static int threads_for(const lx_layer *form, int threads) {
   const lx_layout *layout = &form->layout;
   const double products = 4.0 * (double)layout->units * (double)(form->features + form->state) * (double)layout->steps * (double)layout->sizes[0];
   const long most = layout->sizes[0] < MOST_THREADS ? layout->sizes[0] : MOST_THREADS;
@@ -168,7 +175,7 @@ typedef struct {
     const lx_part part = part_of(&call->form.layout, thread, threads);                                              \
     kernels()->name[now->is_double](call, &part, thread);                                                           \
   }                                                                                                                  \
-  EXPORT long lx_##name##_room(const lx_lstm *form, int is_double, int threads) {                                   \
+  EXPORT long lx_##name##_room(const lx_layer *form, int is_double, int threads) {                                   \
     return kernels()->name##_room[is_double](form, threads_for(form, threads));                                     \
   }                                                                                                                  \
   EXPORT void lx_##name##_run(const lx_##name *call, int is_double, int threads, int packed) {                      \
@@ -180,6 +187,7 @@ typedef struct {
   }
 
 LAYER_ENTRY(lstm_forward)
+LAYER_ENTRY(plain_forward)
 LAYER_ENTRY(lstm_backward)
 
 /* Memory that is written for the first time costs less in large pages: a request that systems without them ignore. */

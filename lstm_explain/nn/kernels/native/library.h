@@ -5,6 +5,8 @@
 #ifndef LX_LIBRARY_H
 #define LX_LIBRARY_H
 
+#include <stdint.h>
+
 /* How the rows of a call lie: `steps` sizes, the first of which is the batch; `units` values in each signal's row. */
 typedef struct {
   const long *sizes;
@@ -66,6 +68,22 @@ typedef struct {
   long time;              /* how many steps there are in all */
 } lx_lstm_named;
 
+/* Counts and sums of one signal over the steps that are valid. The layout is one row of the units, since threads share these; results are added to. */
+typedef struct {
+  lx_layout layout;
+  lx_signal signal, valid;
+  long batch, time;
+  const void *low, *high; /* thresholds, no more than four of each, and */
+  long thresholds;
+  const void *edges; /* (bins + 1,) of equal bins; null where nobody asks */
+  long bins;
+  int64_t *nonfinite, *below, *above; /* (units,), (thresholds, units) */
+  double *sum, *squares;              /* (units,), of what is finite */
+  double *mantissa;                   /* (units,): of the product of all values, times 2 to the power of */
+  int64_t *exponent;                  /* both null where nobody asks */
+  int64_t *histogram;                 /* (units / 16 rounded up, bins) */
+} lx_tally;
+
 /* Gates come as what the input and what the state before gave, each with its bias, and stay as r, z, n in `input`. */
 typedef struct {
   lx_layout layout;
@@ -106,19 +124,20 @@ static inline lx_step lx_step_before(const lx_layout *layout, lx_step step) {
 /* How many of the sequences from `from` to `to` a step of this size has. */
 static inline long lx_within(long size, long from, long to) { return size < from ? 0 : size < to ? size - from : to - from; }
 
+enum { LX_LSTM, LX_GRU, LX_TANH, LX_RELU };
 enum { LX_NONE, LX_DIAGONAL, LX_FULL };
 enum { LX_PREVIOUS, LX_GRAVES };
 
-/* A layer in one direction: `features` values in a row of x, `state` values in one of h; and its form, as in ../../equations.py. */
+/* A layer in one direction: `features` values in a row of x, `state` values in one of h; and of an LSTM its form, as in ../../equations.py. */
 typedef struct {
   lx_layout layout;
   long features, state;
-  int peephole, wiring, projects;
-} lx_lstm;
+  int kind, peephole, wiring, projects;
+} lx_layer;
 
 /* Weights as PyTorch has them, in rows without gaps; null where there are none. Gates and cell states are null where they aren't to be kept. */
 typedef struct {
-  lx_lstm form;
+  lx_layer form;
   const void *x; /* rows `x_row` values apart */
   long x_row;
   const void *h0, *c0;
@@ -129,9 +148,24 @@ typedef struct {
   void *room; /* as much as lx_lstm_forward_room says */
 } lx_lstm_forward;
 
+/* A GRU, or a layer of units and nothing else. */
+typedef struct {
+  lx_layer form;
+  const void *x;
+  long x_row;
+  const void *h0;
+  const void *weight_ih, *weight_hh;
+  const void *bias;           /* both in one; of a GRU r, z and what n has of its input */
+  const void *recurrent_bias; /* (units,): what n has of the state before; null where there is none, and in layers that aren't GRUs */
+  void *gates;                /* (rows, 3, units): r, z, n; null in layers that have none */
+  void *hidden, *kept_hidden; /* (rows, units) */
+  void *last_h;
+  void *room;
+} lx_plain_forward;
+
 /* Steps from `last` back to the one before which `stop` are read. Rows of `d_z`, `d_h_rows` and `m` are counted from `first_row`. */
 typedef struct {
-  lx_lstm form;
+  lx_layer form;
   lx_step last;
   long stop, first_row;
   const void *gates, *cell, *c0;
@@ -148,16 +182,20 @@ typedef struct {
 
 /* Each kernel in float and in double. */
 typedef struct {
-  long (*lstm_forward_room[2])(const lx_lstm *, int threads);
+  long (*lstm_forward_room[2])(const lx_layer *, int threads);
   void (*lstm_forward_pack[2])(const lx_lstm_forward *, int thread, int threads);
   void (*lstm_forward[2])(const lx_lstm_forward *, const lx_part *, int thread);
-  long (*lstm_backward_room[2])(const lx_lstm *, int threads);
+  long (*plain_forward_room[2])(const lx_layer *, int threads);
+  void (*plain_forward_pack[2])(const lx_plain_forward *, int thread, int threads);
+  void (*plain_forward[2])(const lx_plain_forward *, const lx_part *, int thread);
+  long (*lstm_backward_room[2])(const lx_layer *, int threads);
   void (*lstm_backward_pack[2])(const lx_lstm_backward *, int thread, int threads);
   void (*lstm_backward[2])(const lx_lstm_backward *, const lx_part *, int thread);
   void (*lstm_replay[2])(const lx_lstm_replay *, const lx_part *, lx_found *);
   void (*lstm_check[2])(const lx_lstm_check *, const lx_part *, lx_found *);
   void (*lstm_named[2])(const lx_lstm_named *, const lx_part *, lx_found *);
   void (*gru_replay[2])(const lx_gru_replay *, const lx_part *, lx_found *);
+  void (*tally[2])(const lx_tally *, const lx_part *, lx_found *);
 } lx_kernels;
 
 extern const lx_kernels lx_kernels_baseline;

@@ -90,7 +90,7 @@ def pose(
     Parameters
     ----------
     watched : context manager, optional
-        Entered for the pass that answers; what it yields is `Posed.seen`. The pass is then on a graph.
+        Entered for the pass that answers; what it yields is `Posed.seen`.
 
     Raises
     ------
@@ -109,9 +109,8 @@ def pose(
     # Of tokens, the first pass must not be square: it shows whether the model turns them.
     copies = None if path is None else _copies(explained, points)
     rows = torch.arange(batch, device=points.device)
-    # A fused pass on a graph leaves its gates behind, which is faster than computing them again.
-    with watched or nullcontext() as seen, torch.set_grad_enabled(watched is not None):
-        numbers = torch.cat([explained(points[part].clone(), part).detach() for part in rows.split(rows_at_once)])
+    with watched or nullcontext() as seen, torch.no_grad():
+        numbers = torch.cat([explained(points[part].clone(), part) for part in rows.split(rows_at_once)])
     if not bool(numbers.isfinite().all()):
         example = int((~numbers.isfinite()).nonzero()[0])
         raise InputError(f"needed a finite output, got {float(numbers[example])} for example {example}")

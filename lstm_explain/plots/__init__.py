@@ -3,7 +3,17 @@
 A room of this floor has the name of its analysis and registers how to draw that analysis's result.
 """
 
-from lstm_explain.plots import ablation, attribution, attribution_matrix, compare_runs, probing, saturation, timescale, unit_text
+from lstm_explain.plots import (
+    ablation,
+    attribution,
+    attribution_matrix,
+    compare_runs,
+    decomposition,
+    probing,
+    saturation,
+    timescale,
+    unit_text,
+)
 from lstm_explain.plots._dispatch import STYLE, panels, plot
 
 __all__ = [
@@ -12,6 +22,7 @@ __all__ = [
     "attribution",
     "attribution_matrix",
     "compare_runs",
+    "decomposition",
     "panels",
     "plot",
     "probing",

@@ -34,7 +34,7 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
     ----------
     result
         What an analysis returned: `lx.saturation`, `lx.timescale`, `lx.unit_text`, `lx.attribute`, `lx.attribution_matrix`,
-        `lx.probe`, `lx.unit_scores`, `lx.compare_runs`, `lx.ablation`.
+        `lx.contextual_decomposition`, `lx.probe`, `lx.unit_scores`, `lx.compare_runs`, `lx.ablation`.
     ax : matplotlib Axes, optional
         Where to draw; new ones from pyplot if left out, so that a notebook shows them.
     title : str, optional
@@ -50,13 +50,15 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
         unit_text    (one)                                      columns
         attribution  ``steps``, ``text``, ``map``, ``groups``   example, tokens, feature_names, start, columns
         matrix       (one)                                      example, tokens
+        contextual   ``shares``, ``text``                       example, tokens, columns
         probing      ``scores``, ``matrix``                     label, units
         unit_scores  (one)
         compare_runs (one)
         ablation     ``effects``, ``removal``                   label, units, notes
         ============ ========================================== ================================================
 
-        With ``tokens=`` the default for an attribution is ``text``, and ``groups`` where it has groups.
+        With ``tokens=`` the default for an attribution and a contextual decomposition is ``text``, and ``groups`` where an attribution has
+        groups.
 
     Returns
     -------

@@ -38,7 +38,7 @@ def draw_attribution(
     elif drawn == "steps":
         ax.bar(np.arange(start, steps), values[shown], color=["C1" if value > 0 else "C0" for value in values[shown]], width=0.9)
         ax.axhline(0, color="0.5", linewidth=0.8)
-        ax.set(xlabel="step", ylabel=f"attribution, {result.unit}")
+        ax.set(xlabel=_axis(result), ylabel=f"attribution, {result.unit}")
         if tokens is not None and steps - start <= 60:
             ax.set_xticks(np.arange(start, steps), [plain(token) for token in tokens[start:steps]])
     elif drawn == "text":
@@ -51,7 +51,7 @@ def draw_attribution(
             values[shown],
             norm=Normalize(-limit, limit),
             cmap=SIGNED,
-            label=f"attribution, {result.unit}: red raises it, blue lowers it",
+            label=f"attribution{_credited(result)}{result.unit}: red raises it, blue lowers it",
             columns=columns,
         )
     else:
@@ -68,7 +68,7 @@ def draw_attribution(
             extent=(start - 0.5, steps - 0.5, len(whole) - 0.5, -0.5),
         )
         ax.grid(False)
-        ax.set(xlabel="step", ylabel="feature")
+        ax.set(xlabel=_axis(result), ylabel="feature")
         if feature_names is not None:
             ax.set_yticks(range(len(feature_names)), feature_names)
         ax.figure.colorbar(image, ax=ax).set_label(f"attribution, {result.unit}")
@@ -76,7 +76,27 @@ def draw_attribution(
     if drawn == "groups":
         share = None if result.relative_delta is None else float(result.relative_delta[example])
         checked = "\nit doesn't claim to add up" if share is None else f"\nresidual {share:.0e} of the difference of outputs"
-    ax.set_title(f"{what}, by {result.method.replace('_', ' ')}{checked}")
+    ax.set_title(f"{what}, by {result.method.replace('_', ' ')}{checked}{_account(result, example)}")
+
+
+def _axis(result: AttributionResult) -> str:
+    """What a step is: of a cell decomposition, one of the top layer's input."""
+    return str(result.settings.get("credit_to", "step")).replace("steps", "step", 1)
+
+
+def _credited(result: AttributionResult) -> str:
+    return f" to {result.settings['credit_to']},\n" if "credit_to" in result.settings else ", "
+
+
+def _account(result: AttributionResult, example: int) -> str:
+    """Of a decomposition: where the output went, and what is left over."""
+    if result.elsewhere is None or result.convergence_delta is None:
+        return ""
+    shares = {"steps": float(result.attributions[example].sum())}
+    shares |= {name.replace("_", " "): float(share[example]) for name, share in result.elsewhere.items() if share[example] != 0}
+    terms = " ".join(f"{'-' if value < 0 else '+'} {abs(value):.3g} to {name}" for name, value in shares.items()).removeprefix("+ ")
+    short = "" if result.converged is None or result.converged[example] else ": it doesn't add up"
+    return f"\n{result.output[example]:.3g} = {terms}; residual {result.convergence_delta[example]:.1e}{short}"
 
 
 def _draw_groups(result: AttributionResult, ax: Axes, example: int) -> None:

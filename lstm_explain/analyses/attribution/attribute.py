@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from lstm_explain.analyses.attribution.budget import rows_within
 from lstm_explain.analyses.attribution.explained import Explained, targets_of
 from lstm_explain.analyses.attribution.joined import Joined, flat, taken_apart
-from lstm_explain.analyses.attribution.methods import BY_GROUP, COMPLETE, RANDOM, WITHOUT_BASELINE, Method, Problem, method_named
+from lstm_explain.analyses.attribution.methods import (
+    BY_GROUP,
+    COMPLETE,
+    DECOMPOSITIONS,
+    RANDOM,
+    WITHOUT_BASELINE,
+    Method,
+    Problem,
+    method_named,
+)
 from lstm_explain.analyses.attribution.partition import partition_of
 from lstm_explain.analyses.attribution.rescaling import temporally_rescaled
 from lstm_explain.analyses.attribution.result import AttributionResult
@@ -215,6 +224,8 @@ def attribute(
     seed: int = 0,
     internal_batch_size: int | None = None,
     memory_budget: int | None = None,
+    rule: str | None = None,
+    epsilon: float | None = None,
 ) -> AttributionResult:
     """What each step and feature of the input contributed to one number of the output.
 
@@ -253,6 +264,16 @@ def attribute(
         - ``shapley_value_sampling`` (Castro, Gomez & Tejada 2009): what each group adds on average over random orders; adds up;
         - ``kernel_shap`` (Lundberg & Lee 2017): the same from a linear model of random coalitions; adds up;
         - ``shapley`` (Shapley 1953): the same exactly, for up to 8 groups, by 2^groups runs.
+
+        By decomposition, which hands out the whole output and has no baseline (Murdoch & Szlam 2017; Arras et al. 2017, 2019):
+
+        - ``lrp``, layer-wise relevance propagation, back through the equations of recurrent layers and cells, of a stack in all directions;
+          past them it is gradient times input, exact where the model is linear, with the rest in the residual;
+        - ``cell_decomposition``, what each step has added to the cell state that the output is read from, with the gates held as they were;
+          of a stack, the steps of the top layer's input, as `settings` say. It is defined where the output is a linear read-out of the top
+          layer's hidden (or last cell) state at one step, which is checked.
+
+        Both say in `elsewhere` what went to biases, initial states and ε.
     baselines : number, Tensor or tuple, optional
         What stands for "nothing was there": a number, or a tensor that broadcasts to the inputs (or to their embeddings); tokens, where
         the inputs are tokens; or one for each of several inputs. Zero if left out. Padding is never changed. For gradient_shap a tensor
@@ -291,6 +312,12 @@ def attribute(
     memory_budget : int, optional
         Bytes that a pass may hold, in place of rows: inputs, their gradients and what autograd keeps, as measured on this model. Weights
         and results are beside it.
+    rule : {"all", "half", "proportional"}, optional
+        Of LRP, what a gate gets of the relevance of gate times signal: nothing, half, or as the sizes of the two compare. The first, if
+        left out; only there nothing divides by a sum that may vanish. Of a GRU and an RNN only the first is defined, gates holding still.
+        Peepholes into gates get what the gate gets; into the candidate, as in the ``previous`` wiring, they carry a signal.
+    epsilon : float, optional
+        Of LRP's ε-rule inside recurrent layers; what it takes is stated. 0 for the rule ``"all"``, which needs none, else 1e-6.
 
     Returns
     -------
@@ -300,7 +327,10 @@ def attribute(
     Raises
     ------
     InputError
-        If a method is refused or unknown, an argument doesn't fit, the output isn't finite, or no gradient reaches the inputs.
+        If a method is refused or unknown, or not defined for the model, an argument doesn't fit, the output isn't finite, or no gradient
+        reaches the inputs.
+    CertificateError
+        If a decomposition meets a recurrent layer that isn't what its equations say.
 
     Examples
     --------
@@ -312,6 +342,22 @@ def attribute(
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"needed a torch.nn.Module, got {type(model).__name__}")
+    if method in DECOMPOSITIONS:
+        # It stands on what is above.
+        from lstm_explain.analyses.attribution.decomposition.decomposed import decomposed
+
+        if baselines is not None:
+            raise InputError(f"needed no baselines for {method}, which has none, got some")
+        without = {"by": by, "feature_mask": feature_mask, "n_samples": n_samples, "memory_budget": memory_budget}
+        for name, value in (without | {"temporal_rescaling": temporal_rescaling or None}).items():
+            if value is not None:
+                raise InputError(f"needed no {name} for {method}, which gives each step its share in one pass, got some")
+        if method != "lrp":
+            _check_without_rule(rule, epsilon, method)
+        question = {"additional_forward_args": additional_forward_args, "output": output, "embedding": embedding, "lengths": lengths}
+        question |= {"tolerance": tolerance, "internal_batch_size": internal_batch_size}
+        return decomposed(model, inputs, target, method, rule, epsilon, **question)
+    _check_without_rule(rule, epsilon, method)
     how = method_named(method)
     given = {"baselines": baselines, "by": by, "feature_mask": feature_mask, "n_steps": n_steps, "n_samples": n_samples, "seed": seed}
     _check_settings(given | {"internal_batch_size": internal_batch_size, "memory_budget": memory_budget}, method, tolerance)
@@ -445,6 +491,12 @@ def output_shape(
         # Never as many as there are steps.
         rows = torch.full((3 if time == 2 else 2,), longest, device=points.device)
         return Explained(model, inputs.detach().clone(), path, args, output, [None] * batch, known).shape(points[rows], rows)
+
+
+def _check_without_rule(rule: Any, epsilon: Any, method: str) -> None:
+    for name, value in (("rule", rule), ("epsilon", epsilon)):
+        if value is not None:
+            raise InputError(f"needed no {name} for {method}, which has none, got {value!r}")
 
 
 def _element_in_words(index: tuple[int, ...]) -> str:

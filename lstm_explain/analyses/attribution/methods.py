@@ -215,6 +215,10 @@ _REFUSED = {
 }
 
 
+DECOMPOSITIONS = ("lrp", "cell_decomposition")
+"""Methods of a room of their own, `decomposition`."""
+
+
 def method_named(name: str) -> Method:
     """A method by its name.
 
@@ -225,13 +229,17 @@ def method_named(name: str) -> Method:
     """
     if name in METHODS:
         return METHODS[name]
-    plain, known, refused = _plain(str(name)), {_plain(key): key for key in METHODS}, {_plain(key): key for key in _REFUSED}
+    plain, known, refused = (
+        _plain(str(name)),
+        {_plain(key): key for key in (*METHODS, *DECOMPOSITIONS)},
+        {_plain(key): key for key in _REFUSED},
+    )
     if same := [key for key in refused if key[:6] == plain[:6]]:
         wrong = refused[difflib.get_close_matches(plain, same, n=1, cutoff=0)[0]]
         raise InputError(f"{wrong} is refused: {_REFUSED[wrong]}; use integrated_gradients, or occlusion as a check on it")
     nearest = difflib.get_close_matches(plain, known, n=1, cutoff=0.7)
     hint = f": did you mean {known[nearest[0]]!r}?" if nearest else ""
-    raise InputError(f"needed method as one of {', '.join(METHODS)}, got {name!r}{hint}")
+    raise InputError(f"needed method as one of {', '.join((*METHODS, *DECOMPOSITIONS))}, got {name!r}{hint}")
 
 
 def _plain(name: str) -> str:

@@ -31,11 +31,11 @@ class AttributionResult:
     baseline_output : ndarray ``(batch,)`` or None
         The same number with the baseline in place of the input; None for a method without one.
     convergence_delta : ndarray ``(batch,)`` or None
-        The residual, what the attributions are short of adding up, or beyond it: their sum less `output` plus `baseline_output`. None for
-        a method without a baseline.
+        The residual, what the attributions are short of adding up, or beyond it: their sum less `output` plus `baseline_output`; of a
+        decomposition their sum and that of `elsewhere` less `output`. None for a method that has neither.
     converged : ndarray of bool ``(batch,)`` or None
         Whether the residual is within the tolerance of `settings`. None for a method that doesn't claim to add up: all but integrated
-        gradients and Shapley values; gradient_shap adds up on average over its draws.
+        gradients, Shapley values and the decompositions; gradient_shap adds up on average over its draws.
     explained : tuple of str ``(batch,)``
         Which element of the output, in words.
     method : str
@@ -53,6 +53,10 @@ class AttributionResult:
         method that draws nothing.
     group_spread : ndarray ``(batch, group)`` or None
         The same of `by_group`.
+    elsewhere : mapping of str to ndarray ``(batch,)``, or None
+        What a decomposition credits to others than the inputs, in units of the output. LRP: ``bias``, ``initial_state``, ``epsilon`` (what
+        the ε-rule has taken). Cell decomposition: ``initial_state``, the top layer's, whatever computed it, and ``constant``, the output
+        where that layer's state is zero. Both: ``padding``, where the model reads it.
     """
 
     attributions: NDArray[np.float64]
@@ -70,6 +74,7 @@ class AttributionResult:
     by_group: NDArray[np.float64] | None = None
     spread: NDArray[np.float64] | None = None
     group_spread: NDArray[np.float64] | None = None
+    elsewhere: Mapping[str, NDArray[np.float64]] | None = None
 
     @property
     def by_step(self) -> NDArray[np.float64]:
@@ -79,12 +84,15 @@ class AttributionResult:
 
     @property
     def relative_delta(self) -> NDArray[np.float64] | None:
-        """The size of the residual as a share of the difference of outputs ``(batch,)``; infinite where the outputs don't differ."""
-        if self.convergence_delta is None or self.baseline_output is None:
+        """The size of the residual as a share of the difference of outputs ``(batch,)``; infinite where the outputs don't differ.
+
+        Of a decomposition it is the share of the output.
+        """
+        if self.convergence_delta is None:
             return None
         residual = np.abs(self.convergence_delta)
         with np.errstate(divide="ignore", invalid="ignore"):
-            share = residual / np.abs(self.output - self.baseline_output)
+            share = residual / np.abs(self.output - (0.0 if self.baseline_output is None else self.baseline_output))
         return np.where(residual == 0, 0.0, share)
 
     def __repr__(self) -> str:
@@ -92,7 +100,8 @@ class AttributionResult:
         return f"<Attribution by {self.method}: batch {batch}, time {time}, of {self._what()}; {self._check()}; padding {self.padding}>"
 
     def _what(self) -> str:
-        return self.explained[0] if len(set(self.explained)) == 1 else f"{self.explained[0]}, ..."
+        what = self.explained[0] if len(set(self.explained)) == 1 else f"{self.explained[0]}, ..."
+        return f"{what}, to {self.settings['credit_to']}" if "credit_to" in self.settings else what
 
     @property
     def unit(self) -> str:
@@ -107,7 +116,8 @@ class AttributionResult:
             return "rescaled in time, which doesn't add up"
         if self.relative_delta is None:
             return "doesn't claim to add up"
-        residual = f"residual at most {float(self.relative_delta.max()):.1e} of the difference of outputs"
+        whole = "output" if self.elsewhere is not None else "difference of outputs"
+        residual = f"residual at most {float(self.relative_delta.max()):.1e} of the {whole}"
         if self.method == "gradient_shap":
             return f"{residual}; it adds up on average over its draws"
         if self.converged is None:
@@ -122,8 +132,11 @@ class AttributionResult:
             delta = "" if self.convergence_delta is None else f"{self.convergence_delta[at]:.1e}"
             strongest = int(np.abs(self.by_step[at]).argmax())
             within = "" if self.converged is None else "yes" if self.converged[at] else "no"
-            rows.append((at, what, f"{self.output[at]:.4g}", before, delta, within, f"{strongest} ({self.by_step[at, strongest]:.3g})"))
-        header = ("example", "explained", "output", "baseline's output", "residual", "within tolerance", "strongest step")
+            others = [f"{share[at]:.3g}" for share in (self.elsewhere or {}).values()]
+            strong = f"{strongest} ({self.by_step[at, strongest]:.3g})"
+            rows.append((at, what, f"{self.output[at]:.4g}", before, *others, delta, within, strong))
+        to = [f"to {name.replace('_', ' ')}" for name in self.elsewhere or {}]
+        header = ("example", "explained", "output", "baseline's output", *to, "residual", "within tolerance", "strongest step")
         return table(f"Attribution by {self.method}: {self._check()}; padding {self.padding}", header, rows)
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,7 +8,10 @@ from attributed import ENDS, THREE, Function, Words, features, refused, tokens
 from cases import torch_lstm
 from torch.nn.functional import one_hot
 
-from lstm_explain.analyses.attribution.methods import METHODS as KNOWN
+from lstm_explain.analyses.attribution.methods import DECOMPOSITIONS
+from lstm_explain.analyses.attribution.methods import METHODS as BY_PASSES
+
+KNOWN = [*BY_PASSES, *DECOMPOSITIONS]
 
 LATER = {"output": lambda returned: returned[0][:, -1]}
 REFUSED = {
@@ -169,7 +172,7 @@ def test_a_misspelt_method_is_told_the_nearest(name, nearest):
     assert said == f"needed method as one of {', '.join(KNOWN)}, got {name!r}: did you mean {nearest!r}?"
 
 
-@pytest.mark.parametrize("name", ["lrp", "", "x", None])
+@pytest.mark.parametrize("name", ["fanova", "", "x", None])
 def test_a_method_like_no_other_is_told_which_there_are(name):
     said = refused(torch_lstm(THREE), features(), target=(-1, 0), method=name)
     assert said == f"needed method as one of {', '.join(KNOWN)}, got {name!r}"

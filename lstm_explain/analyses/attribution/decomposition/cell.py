@@ -1,0 +1,240 @@
+"""The cell decomposition (Murdoch & Szlam 2017): a cell state is a sum over steps, and so is what is read from it.
+
+With the gates as they were, c_T = Σ_k e_k with e_k = (Π_{j>k} f_j) i_k g_k, peepholes or none, and the step k has raised what is read from
+h_T = o_T tanh(c_T) by W (o_T (tanh Σ_{j<=k} e_j - tanh Σ_{j<k} e_j)). These telescope to W h_T. Of a GRU, h_T is itself such a sum, of
+e_k = (Π_{j>k} z_j) (1 - z_k) n_k.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lstm_explain.analyses.attribution.decomposition.layers import recurrent_in
+from lstm_explain.analyses.attribution.decomposition.posed import Posed
+from lstm_explain.display import number
+from lstm_explain.errors import InputError
+from lstm_explain.nn.layers import suffixes
+from lstm_explain.nn.layout import lay_out
+from lstm_explain.recording.opened import input_and_state
+from lstm_explain.recording.recorder import key_of
+from lstm_explain.recording.recording import Recording
+from lstm_explain.recording.runner import record
+from lstm_explain.recording.stand_in import replaced
+from lstm_explain.trajectory import Trajectory
+
+METHOD = "cell_decomposition"
+_LINEAR = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""How far a read-out may be from a linear one, as a share of what it reads; at lower precision than these, 2e-2."""
+
+
+@contextmanager
+def recorded(model: nn.Module) -> Iterator[Recording]:
+    """While the pass that is decomposed runs.
+
+    Raises
+    ------
+    InputError
+        If the model has layers that aren't sums over steps.
+    """
+    recurrent_in(model, METHOD, ("lstm", "peephole", "gru"), cells=False)
+    # The output may then differ by rounding; it is compared with the model's own where copies are.
+    with record(model, fast=True) as recording:
+        yield recording
+
+
+def cell_decomposition(posed: Posed) -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:
+    """The credit of every step of the top layer's input ``(batch, time)``, and of its initial state and what doesn't come from it.
+
+    Raises
+    ------
+    InputError
+        If the output isn't a linear read-out of the top layer's hidden state at one step.
+    """
+    top = _Top(posed.seen, posed.model, posed.points, posed.lengths)
+    reads, constant = _linear(posed, top)
+    attributions = torch.zeros(posed.points.shape[:2], dtype=torch.float64, device=posed.points.device)
+    initial = torch.zeros_like(constant, dtype=torch.float64)
+    for one, read in zip(top.directions, reads, strict=True):
+        for state, step, weights in read:
+            of_steps, of_start = _credit(one, state, step, weights)
+            attributions[:, : of_steps.shape[1]] += of_steps
+            initial += of_start
+    settings = {"credit_to": f"steps of the input of {', '.join(one.name for one in top.directions)}, gates held"}
+    return attributions, settings, {"initial_state": initial, "constant": constant}
+
+
+class _Top:
+    """The top layer of the recurrent module that ran last, as it was recorded, and in the place of the module's own pass."""
+
+    def __init__(self, recording: Recording, model: nn.Module, inputs: Tensor, known: Tensor | None) -> None:
+        calls = recording.certificate.calls
+        if not calls:
+            raise InputError(f"needed a recurrent layer that runs for {METHOD}, got none")
+        path = calls[-1].module
+        module: Any = model.get_submodule(path)
+        self._module = module
+        names = [key_of(path, suffix) for suffix in suffixes(module)]
+        count = 2 if module.bidirectional else 1
+        self.directions = [recording[name] for name in names[-count:]]
+        self._states = tuple(self.directions[0].initial)
+        self._last = {
+            state: torch.stack([torch.cat([call.last[state] for call in recording.calls[name]]) for name in names])
+            for state in self._states
+        }
+        self._dtype = next(module.parameters()).dtype
+        one = self.directions[0]
+        self.name, (batch, time) = one.name, one.valid.shape
+        if batch != len(inputs):
+            raise InputError(f"needed {self.name} to read each example once for {METHOD}, got {batch} sequences of {len(inputs)}: use lrp")
+        same = time == inputs.shape[1] if one.padding == "unknown" else time <= inputs.shape[1]
+        if not same or (known is not None and one.padding != "unknown" and not torch.equal(one.valid.sum(1), known.to(one.valid.device))):
+            raise InputError(f"needed {self.name} to read every step of the inputs for {METHOD}, got {time} of {inputs.shape[1]}: use lrp")
+
+    def hidden(self, rows: Tensor) -> Tensor:
+        """What the layer gives: ``(batch, time, directions * state)``."""
+        return torch.cat([one.hidden_state[rows] for one in self.directions], dim=2).to(self._dtype)
+
+    def last(self, rows: Tensor) -> list[Tensor]:
+        """The last states of all layers, each ``(layers * directions, batch, unit)``."""
+        return [state[:, rows].to(self._dtype) for state in self._last.values()]
+
+    @contextmanager
+    def giving(self, hidden: Tensor, last: Sequence[Tensor]) -> Iterator[None]:
+        """While the module gives these in place of running."""
+        module, original = self._module, self._module.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            input, _ = input_and_state(original, args, kwargs)
+            _, layout = lay_out(input, input_size=module.input_size, batch_first=module.batch_first, dtype=None)
+            rows = layout.rows_of(hidden[:, : len(layout.sizes)])
+            states = [state.squeeze(1) if layout.unbatched else state for state in last]
+            return layout.output(rows), tuple(states) if len(states) == 2 else states[0]
+
+        with replaced(module, forward):
+            yield
+
+
+class _Read(NamedTuple):
+    """What is read of one state of one direction, by example."""
+
+    state: str
+    step: Tensor
+    weights: Tensor
+    """``(batch, unit)``, zero where nothing is."""
+
+
+def _linear(posed: Posed, top: _Top) -> tuple[list[list[_Read]], Tensor]:
+    """The weights of what is read, by direction, and the constant: run with its opposite in place of the top layer."""
+    found = [_of_some(posed, top, rows) for rows in posed.rows.split(posed.rows_at_once)]
+    reads = [
+        [
+            _Read(parts[0].state, *(torch.cat(of_all) for of_all in list(zip(*parts, strict=True))[1:]))
+            for parts in zip(*of_one, strict=True)
+        ]
+        for of_one in zip(*(reads for reads, _ in found), strict=True)
+    ]
+    return reads, torch.cat([constant for _, constant in found])
+
+
+def _of_some(posed: Posed, top: _Top, rows: Tensor) -> tuple[list[list[_Read]], Tensor]:
+    """`_linear` of some examples."""
+    count, hidden, last = len(top.directions), top.hidden(rows), top.last(rows)
+    wanted = [posed.points[rows].clone(), -hidden, *(-state for state in last)]
+    for part in wanted:
+        part.requires_grad_()
+    with top.giving(wanted[1], wanted[2:]):
+        turned = posed.explained(wanted[0].clone(), rows)
+    gradients = torch.autograd.grad(turned.sum(), wanted, allow_unused=True) if turned.requires_grad else [None] * len(wanted)
+    past, of_hidden, *of_last = gradients
+    if any(one is not None and bool(one.any()) for one in [past, *(None if state is None else state[:-count] for state in of_last)]):
+        raise InputError(
+            f"needed an output that reads the inputs through the hidden state of {top.name} alone for {METHOD}, got one that also reads "
+            "past it: use lrp"
+        )
+    # Of a linear read-out, what doesn't turn with it is its constant, and what does is what is read.
+    output, turned = posed.output[rows], turned.detach()
+    reads, read = [], torch.zeros_like(output)
+    for at, one in enumerate(top.directions):
+        ends = _end(one)[rows]
+        of_ends = [None if state is None else state[at - count] for state in of_last]
+        here = [_hidden(one, rows, None if of_hidden is None else of_hidden.chunk(count, dim=2)[at], ends, of_ends[0])]
+        if len(of_ends) == 2:
+            weights = torch.zeros_like(last[1][0]) if of_ends[1] is None else of_ends[1]
+            here.append(_Read("cell_state", ends, weights))
+        read = read + sum((one.signal(state)[rows, step].to(weights) * weights).sum(1) for state, step, weights in here)
+        reads.append(here)
+    _check_linear((output - turned) / 2, read, top.name)
+    return reads, (output + turned) / 2
+
+
+def _hidden(one: Trajectory, rows: Tensor, weights: Tensor | None, ends: Tensor, of_end: Tensor | None) -> _Read:
+    """What is read of the hidden states ``(batch, time, unit)``, among them the last, which the layer gives apart as well."""
+    every = torch.arange(len(rows), device=rows.device)
+    at = torch.zeros(len(rows), one.valid.shape[1], dtype=torch.bool, device=rows.device) if weights is None else weights.any(2)
+    if of_end is not None:
+        at[every, ends] |= of_end.any(1)
+    if bool((at.sum(1) > 1).any()):
+        raise InputError(f"needed an output that reads {one.name} at one step for {METHOD}, got {int(at.sum(1).max())} steps: use lrp")
+    step = at.int().argmax(1)
+    parts = [] if weights is None else [weights[every, step]]
+    parts += [] if of_end is None else [of_end]
+    return _Read("hidden_state", step, sum(parts, torch.zeros_like(one.hidden_state[rows, 0])))
+
+
+def _check_linear(change: Tensor, read: Tensor, name: str) -> None:
+    """Half of what the output changes from one state to its opposite must be what is read, by weights that were found at the opposite."""
+    off, scale = (change - read).abs(), torch.maximum(change.abs(), read.abs()).clamp(min=1)
+    if not bool((off <= _LINEAR.get(change.dtype, 2e-2) * scale).all()):
+        raise InputError(
+            f"needed an output that is linear in the hidden state of {name} for {METHOD}, got one that is off by "
+            f"{number(float(off.max()))}: choose a number before the nonlinearity with output=, or use lrp"
+        )
+
+
+def _end(one: Trajectory) -> Tensor:
+    """The step that each sequence's reading ended with."""
+    ends = one.valid.sum(1) - 1 if one.padding != "unknown" else torch.full_like(one.first_step, one.valid.shape[1] - 1)
+    return torch.zeros_like(ends) if one.reverse else ends
+
+
+def _credit(one: Trajectory, state: str, step: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Of what is read of a state at one step, the share of each step ``(batch, time)`` and that of the initial state ``(batch,)``."""
+    every, squashed = torch.arange(len(step), device=step.device), state == "hidden_state" and one.kind != "gru"
+    total = one.signal(one.memory)[every, step]
+    weights = weights.to(total)
+    if squashed:
+        projection = one.weights.get("weight_hr")
+        weights = (weights if projection is None else weights @ projection.to(total)) * one.output_gate[every, step]
+    if not bool(weights.any()):
+        nothing = torch.zeros(one.valid.shape, dtype=torch.float64, device=step.device)
+        return nothing, nothing[:, 0]
+
+    def read(sums: Tensor) -> Tensor:
+        """Of states ``(batch, any, unit)``."""
+        return ((sums.tanh() if squashed else sums) @ weights.unsqueeze(2)).squeeze(2).double()
+
+    # Backwards from what was read: what is kept of a step is the product of the gates of all that came after it.
+    keep, new = (signal.unbind(1) for signal in _changes(one, step))
+    sums, kept = [total], torch.ones_like(total)
+    for t in range(len(keep)) if one.reverse else reversed(range(len(keep))):
+        sums.append(torch.addcmul(sums[-1], new[t], kept, value=-1))
+        kept = kept * keep[t]
+    shares = -read(torch.stack(sums, 1)).diff(dim=1)
+    start = read((one.initial[one.memory].to(total) * kept).unsqueeze(1))
+    return shares if one.reverse else shares.flip(1), start.flatten()
+
+
+def _changes(one: Trajectory, step: Tensor) -> tuple[Tensor, Tensor]:
+    """What each step keeps of the state and what it adds to it, each ``(batch, time, unit)``, up to the one that is read."""
+    if one.kind == "gru":
+        keep, new = one.update_gate, (1 - one.update_gate) * one.candidate
+    else:
+        keep, new = one.forget_gate, one.input_gate * one.cell_candidate
+    at, first, step = torch.arange(keep.shape[1], device=step.device), one.first_step.unsqueeze(1), step.unsqueeze(1)
+    apart = (at > first) | (at < step) if one.reverse else (at > step).expand(len(keep), -1)
+    if not bool(apart.any()):
+        return keep, new
+    return keep.masked_fill(apart.unsqueeze(2), 1.0), new.masked_fill(apart.unsqueeze(2), 0.0)

@@ -1,0 +1,119 @@
+"""The question that a decomposition answers: a model, points in the place of its inputs, and the number that is handed out."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lstm_explain.analyses.attribution.attribute import (
+    LOOSEST,
+    STEPS_AT_ONCE,
+    TOLERANCE,
+    _as_points,
+    _check_independent,
+    _copies,
+    _element_in_words,
+)
+from lstm_explain.analyses.attribution.explained import Explained, targets_of
+from lstm_explain.errors import InputError
+from lstm_explain.trajectory import Padding, checked_lengths
+
+
+class Posed(NamedTuple):
+    """Points ``(batch, time[, feature])`` and what the model makes of them, in evaluation mode."""
+
+    model: nn.Module
+    explained: Explained
+    points: Tensor
+    embedding: str | None
+    lengths: Tensor | None
+    """How many steps of each example are real, where that is known, ``(batch,)``."""
+    rows_at_once: int
+    output: Tensor
+    """The number itself, as the model computes it, ``(batch,)``."""
+    tolerance: float
+    seen: Any
+    """What was watched while it did."""
+
+    @property
+    def rows(self) -> Tensor:
+        """Every example once."""
+        return torch.arange(len(self.points), device=self.points.device)
+
+    @property
+    def valid(self) -> Tensor:
+        """Which steps are real, ``(batch, time)``."""
+        batch, time = self.points.shape[:2]
+        return torch.arange(time) < (torch.full((batch,), time) if self.lengths is None else self.lengths).unsqueeze(1)
+
+    @property
+    def padding(self) -> Padding:
+        """What is known of it."""
+        return "unknown" if self.lengths is None else "none" if bool(self.valid.all()) else "known"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is needed to repeat it, whatever the method."""
+        return {"tolerance": self.tolerance, "embedding": self.embedding, "dtype": str(self.points.dtype).removeprefix("torch.")}
+
+    def in_words(self) -> tuple[str, ...]:
+        """Which element of the output each example's number is."""
+        return tuple(_element_in_words(self.explained.index[row]) for row in range(len(self.points)))
+
+    def whole(self, shares: Tensor) -> Tensor:
+        """Whether shares ``(batch, any)`` are all of the output, within the tolerance or as near as they are rounded.
+
+        Shares far beyond the output that cancel don't excuse what they leave over.
+        """
+        eps, output = torch.finfo(self.points.dtype).eps, self.output.double().abs()
+        rounding = torch.minimum(8 * eps * shares.abs().sum(1), eps**0.75 * output.clamp(min=1))
+        return (shares.sum(1) - self.output.double()).abs() <= torch.maximum(self.tolerance * output, rounding)
+
+
+def pose(
+    model: nn.Module,
+    inputs: Any,
+    target: Any,
+    *,
+    additional_forward_args: Any,
+    output: Callable[[Any], Tensor] | None,
+    embedding: str | None,
+    lengths: Tensor | Sequence[int] | None,
+    tolerance: float | None,
+    internal_batch_size: int | None,
+    watched: AbstractContextManager[Any] | None = None,
+) -> Posed:
+    """Check a question, as `attribute` does, and have the model's own answer.
+
+    Parameters
+    ----------
+    watched : context manager, optional
+        Entered for the pass that answers; what it yields is `Posed.seen`.
+
+    Raises
+    ------
+    InputError
+        If an argument doesn't fit, or the output isn't finite.
+    """
+    if tolerance is not None and not 0 < tolerance < float("inf"):
+        raise InputError(f"needed a positive tolerance, got {tolerance!r}")
+    if internal_batch_size is not None and not (isinstance(internal_batch_size, int) and internal_batch_size > 0):
+        raise InputError(f"needed internal_batch_size as a positive whole number, got {internal_batch_size!r}")
+    points, path, _ = _as_points(model, inputs, embedding)
+    batch, time = points.shape[:2]
+    known = None if lengths is None else checked_lengths(lengths, batch, time).cpu()
+    explained = Explained(model, inputs.detach().clone(), path, additional_forward_args, output, targets_of(target, batch), known)
+    rows_at_once = internal_batch_size or max(1, STEPS_AT_ONCE // time)
+    # Of tokens, the first pass must not be square: it shows whether the model turns them.
+    copies = None if path is None else _copies(explained, points, time)
+    rows = torch.arange(batch, device=points.device)
+    with watched or nullcontext() as seen, torch.no_grad():
+        numbers = torch.cat([explained(points[part].clone(), part) for part in rows.split(rows_at_once)])
+    if not bool(numbers.isfinite().all()):
+        example = int((~numbers.isfinite()).nonzero()[0])
+        raise InputError(f"needed a finite output, got {float(numbers[example])} for example {example}")
+    _check_independent(_copies(explained, points, time) if copies is None else copies, numbers, points.dtype)
+    allowed = TOLERANCE.get(points.dtype, LOOSEST) if tolerance is None else tolerance
+    return Posed(model, explained, points, path, known, rows_at_once, numbers, allowed, seen)

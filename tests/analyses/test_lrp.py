@@ -390,6 +390,25 @@ def test_models_without_known_equations_are_refused():
     assert message.endswith("got cell, Leaky: use integrated_gradients")
 
 
+@pytest.mark.parametrize("method", ["lrp", "cell_decomposition"])
+def test_outputs_that_can_not_be_handed_out_are_refused(method):
+    broken = call_of(THREE)[0].clone()
+    broken[1, 3, 0] = math.nan
+    assert said(built("torch", THREE), inputs=broken, method=method) == "needed a finite output, got nan for example 1"
+    time_first = built("torch", THREE._replace(layout="time_first"))
+    assert said(time_first, method=method).startswith("needed a model that reads each example by itself, batch first")
+
+
+def test_a_recurrent_module_that_is_closed_is_refused_beside_one_that_is_not():
+    class Own(nn.RNNCellBase):
+        pass
+
+    layer = built("torch", THREE)
+    layer.own = Own(2, 3, True, 4)
+    message = said(layer)
+    assert message.startswith("needed recurrent layers that can be opened for lrp with rule 'all', got own, Own: register its equations")
+
+
 def test_a_layer_with_a_forward_pass_of_its_own_is_refused():
     class Doubled(nn.LSTM):
         def forward(self, input, hx=None):

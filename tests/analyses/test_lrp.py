@@ -365,6 +365,8 @@ def said(model, **options):
         ({"epsilon": -1.0}, "needed epsilon as a number from 0, got -1.0"),
         ({"epsilon": "small"}, "needed epsilon as a number from 0, got 'small'"),
         ({"baselines": 0}, "needed no baselines for lrp, which has none"),
+        ({"by": 2}, "needed no by for lrp, which gives each step its share in one pass"),
+        ({"temporal_rescaling": True}, "needed no temporal_rescaling for lrp"),
         ({"method": "saliency", "rule": "half"}, "needed no rule for saliency, which has none, got 'half'"),
         ({"method": "occlusion", "epsilon": 0.1}, "needed no epsilon for occlusion, which has none, got 0.1"),
     ],

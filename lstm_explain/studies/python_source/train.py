@@ -1,4 +1,6 @@
-"""Train the bundled network from nothing: ``python -m lstm_explain.studies.python_source.train --out DIRECTORY``.
+"""Train a bundled network from nothing: ``python -m lstm_explain.studies.python_source.train --out DIRECTORY``.
+
+``--recurrent lstm`` trains the stock one, in the same way and with the same price on forgetting, by the same compiled kernels.
 
 Text runs through the network in `BATCH` parallel streams, 128 characters at a time, and the state carries over from one piece
 to the next, 16 times (truncated backpropagation through time: Williams & Peng 1990). AdamW with one learning-rate cycle (Smith & Topin
@@ -16,7 +18,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -28,10 +30,12 @@ from tqdm import tqdm
 
 import lstm_explain
 from lstm_explain.errors import InputError, LstmExplainError, OutputError
+from lstm_explain.nn.equations import Form
 from lstm_explain.nn.layers import LayerRun, run_layers
+from lstm_explain.nn.lstm import PeepholeLSTM
 from lstm_explain.studies.python_source import baselines, model
 from lstm_explain.studies.python_source.corpus import START_OF_FILE, Corpus, SourceFile, load, stream
-from lstm_explain.studies.python_source.model import HIDDEN, LAYERS, CharacterModel
+from lstm_explain.studies.python_source.model import HIDDEN, LAYERS, CharacterModel, Recurrent
 
 BATCH, TIME = 64, 128
 LEARNING_RATE, WEIGHT_DECAY, CLIP = 4e-3, 0.01, 1.0
@@ -105,8 +109,10 @@ def _forgetting(layers: list[LayerRun]) -> Tensor:
     nats = []
     for layer in layers:
         W_x, W_h, b_x, b_h, W_c, _ = (None if weight is None else weight.chunk(4)[1] for weight in layer.weights)
-        assert W_x is not None and W_h is not None and b_x is not None and b_h is not None and W_c is not None
-        z = linear(layer.x.detach(), W_x, b_x + b_h) + linear(torch.cat(layer.seen(), dim=1), torch.cat([W_h, W_c], dim=1))
+        assert W_x is not None and W_h is not None and b_x is not None and b_h is not None
+        seen = [(state, W) for state, W in zip(layer.seen(), (W_h, W_c), strict=True) if W is not None]
+        states, W = (torch.cat(parts, dim=1) for parts in zip(*seen, strict=True))
+        z = linear(layer.x.detach(), W_x, b_x + b_h) + linear(states, W)
         nats.append(relu(softplus(-z).mean(0) - FREE).mean())
     return torch.stack(nats).mean()
 
@@ -114,15 +120,17 @@ def _forgetting(layers: list[LayerRun]) -> Tensor:
 class Run:
     """The state of a training run: everything that a checkpoint holds."""
 
-    def __init__(self, corpus: Corpus, steps: int, seed: int) -> None:
+    def __init__(self, corpus: Corpus, steps: int, seed: int, recurrent: Recurrent = "peephole") -> None:
         torch.manual_seed(seed)
-        self.corpus, self.steps, self.seed = corpus, steps, seed
-        self.model = CharacterModel()
+        self.corpus, self.steps, self.seed, self.recurrent = corpus, steps, seed, recurrent
+        self.model = CharacterModel(recurrent)
+        self.form = self.model.lstm.form if isinstance(self.model.lstm, PeepholeLSTM) else Form(None)
         with torch.no_grad():
             for layer in range(LAYERS):
-                getattr(self.model.lstm, f"bias_ih_l{layer}")[HIDDEN : 2 * HIDDEN] = FORGET_BIAS
-        rates = [LEARNING_RATE, LEARNING_RATE * PEEPHOLE_RATE]
-        groups: list[list[Tensor]] = [[], []]
+                for name, bias in (("bias_ih", FORGET_BIAS), ("bias_hh", 0.0)):
+                    getattr(self.model.lstm, f"{name}_l{layer}")[HIDDEN : 2 * HIDDEN] = bias
+        rates = [LEARNING_RATE] if self.form.peephole is None else [LEARNING_RATE, LEARNING_RATE * PEEPHOLE_RATE]
+        groups: list[list[Tensor]] = [[] for _ in rates]
         for name, parameter in self.model.named_parameters():
             groups["weight_ch" in name].append(parameter)
         self.optimiser = torch.optim.AdamW([{"params": group} for group in groups], weight_decay=WEIGHT_DECAY)
@@ -140,7 +148,8 @@ class Run:
     def _identity(self) -> dict[str, Any]:
         sizes = (model.EMBEDDING, model.HIDDEN, model.LAYERS, BATCH, TIME)
         rates = (LEARNING_RATE, WEIGHT_DECAY, CLIP, FORGET_BIAS, WARM_UP, PEEPHOLE_RATE, PRICE, FREE, CARRIED)
-        return {"corpus": self.corpus.digest("train"), "steps": self.steps, "seed": self.seed, "settings": [*sizes, *rates]}
+        asked = {"steps": self.steps, "seed": self.seed, "recurrent": self.recurrent}
+        return {"corpus": self.corpus.digest("train"), **asked, "settings": [*sizes, *rates]}
 
     def save(self, path: Path) -> None:
         """Write a checkpoint."""
@@ -182,7 +191,7 @@ class Run:
         if self.step < WARM_UP * self.steps or self.at % (CARRIED * TIME) == 0:
             self.state = None
         piece = torch.from_numpy(self.text[:, self.at : self.at + TIME + 1]).long()
-        run = run_layers(self.model.lstm, self.model.lstm.form, self.model.embedding(piece[:, :-1]), self.state)
+        run = run_layers(self.model.lstm, self.form, self.model.embedding(piece[:, :-1]), self.state)
         loss = cross_entropy(self.model.decoder(run.output).flatten(0, 1), piece[:, 1:].flatten())
         self.optimiser.zero_grad()
         (loss + PRICE * _forgetting(run.layers)).backward()
@@ -217,9 +226,10 @@ def train(run: Run, checkpoint: Path, quiet: bool) -> None:
 
 def card(run: Run) -> dict[str, Any]:
     """What the network is, how it was trained, on which text, and how good it is beside two simple models."""
-    corpus = run.corpus
+    corpus, peepholes = run.corpus, run.form.peephole is not None
+    layers = f"PeepholeLSTM of {HIDDEN} units in its default form" if peepholes else f"torch.nn.LSTM of {HIDDEN} units"
     return {
-        "model": f"embedding {model.EMBEDDING}, {LAYERS}-layer PeepholeLSTM of {HIDDEN} units in its default form, linear decoder",
+        "model": f"embedding {model.EMBEDDING}, {LAYERS}-layer {layers}, linear decoder",
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
         "text": {
             "origin": corpus.origin,
@@ -234,8 +244,9 @@ def card(run: Run) -> dict[str, Any]:
             "batch": BATCH,
             "time": TIME,
             "optimiser": f"AdamW, one cycle to {LEARNING_RATE}, weight decay {WEIGHT_DECAY}, gradient norm at most {CLIP}; "
-            f"fresh states in the first {WARM_UP:.0%}, then carried over {CARRIED * TIME} characters; peepholes from zero, "
-            f"at {PEEPHOLE_RATE} of the rate; forget bias {FORGET_BIAS} at first",
+            f"fresh states in the first {WARM_UP:.0%}, then carried over {CARRIED * TIME} characters; "
+            + (f"peepholes from zero, at {PEEPHOLE_RATE} of the rate; " if peepholes else "")
+            + f"forget bias {FORGET_BIAS} at first",
             "price_on_forgetting": f"{PRICE} x mean over units of max(0, mean over steps of -ln f, less ln 2), added to the loss",
             "seconds": round(run.seconds),
             "threads": torch.get_num_threads(),
@@ -261,6 +272,9 @@ def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m lstm_explain.studies.python_source.train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="directory for checkpoint.pt, weights.safetensors and card.json")
+    parser.add_argument(
+        "--recurrent", choices=get_args(Recurrent), default="peephole", help="PeepholeLSTM, or torch.nn.LSTM (default: %(default)s)"
+    )
     parser.add_argument("--steps", type=int, default=6500, help=f"optimiser steps of {BATCH} x {TIME} characters (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -274,7 +288,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         try:
             arguments.out.mkdir(parents=True, exist_ok=True)
-            run = Run(load(), arguments.steps, arguments.seed)
+            run = Run(load(), arguments.steps, arguments.seed, arguments.recurrent)
             if checkpoint.exists():
                 run.resume(checkpoint)
             train(run, checkpoint, arguments.quiet)

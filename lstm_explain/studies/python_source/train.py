@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
-from torch.nn.functional import cross_entropy, linear, relu, softplus
+from torch.nn.functional import cross_entropy, linear, softplus
 from tqdm import tqdm
 
 import lstm_explain
@@ -104,17 +104,18 @@ def nats_per_character(model: CharacterModel, files: tuple[SourceFile, ...], at_
 def _forgetting(layers: list[LayerRun]) -> Tensor:
     """The mean over units and layers of what -ln f, averaged over steps, exceeds `FREE` by.
 
-    Its gradient reaches the forget gates' own weights only.
+    Its gradient reaches the forget gates' own weights only, of units that pay: for the others nothing is computed again.
     """
-    nats = []
+    prices = []
     for layer in layers:
-        W_x, W_h, b_x, b_h, W_c, _ = (None if weight is None else weight.chunk(4)[1] for weight in layer.weights)
+        pays = layer.saved.gates[:, 1].log().mean(0) < -FREE
+        W_x, W_h, b_x, b_h, W_c, _ = (None if weight is None else weight.chunk(4)[1][pays] for weight in layer.weights)
         assert W_x is not None and W_h is not None and b_x is not None and b_h is not None
         seen = [(state, W) for state, W in zip(layer.seen(), (W_h, W_c), strict=True) if W is not None]
         states, W = (torch.cat(parts, dim=1) for parts in zip(*seen, strict=True))
         z = linear(layer.x.detach(), W_x, b_x + b_h) + linear(states, W)
-        nats.append(relu(softplus(-z).mean(0) - FREE).mean())
-    return torch.stack(nats).mean()
+        prices.append((softplus(-z).mean(0) - FREE).sum() / len(pays))
+    return torch.stack(prices).mean()
 
 
 class Run:

@@ -11,6 +11,8 @@ EMBEDDING, HIDDEN, LAYERS = 64, 192, 2
 
 Recurrent = Literal["peephole", "lstm"]
 """`PeepholeLSTM` in its default form, or the stock `torch.nn.LSTM`."""
+SUFFIX: dict[Recurrent, str] = {"peephole": "", "lstm": "_lstm"}
+"""What a network's study, and its files beside this one, have at the end of their names."""
 
 
 class CharacterModel(nn.Module):

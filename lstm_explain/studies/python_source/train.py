@@ -9,6 +9,7 @@ without the interruption.
 """
 
 import argparse
+import hashlib
 import io
 import json
 import math
@@ -33,6 +34,7 @@ from lstm_explain.errors import InputError, LstmExplainError, OutputError
 from lstm_explain.nn.equations import Form
 from lstm_explain.nn.layers import LayerRun, run_layers
 from lstm_explain.nn.lstm import PeepholeLSTM
+from lstm_explain.studies import python_source
 from lstm_explain.studies.python_source import baselines, model
 from lstm_explain.studies.python_source.corpus import START_OF_FILE, Corpus, SourceFile, load, stream
 from lstm_explain.studies.python_source.model import HIDDEN, LAYERS, CharacterModel, Recurrent
@@ -60,6 +62,8 @@ more than half the time. With a price on every nat of forgetting nearly all gate
 EVERY = 250
 PIECE = 2048
 """Held-out files are read in pieces of this many characters, each from a fresh state."""
+FIRST = 8
+"""Of so many the card has the loss by itself, for a check that takes a second."""
 
 
 def write(path: Path, data: bytes) -> None:
@@ -225,13 +229,24 @@ def train(run: Run, checkpoint: Path, quiet: bool) -> None:
                 run.save(checkpoint)
 
 
+def other(recurrent: Recurrent, corpus: Corpus) -> dict[str, Any]:
+    """How good the bundled network of the other kind is, where it was trained and graded on this text."""
+    kind: Recurrent = "lstm" if recurrent == "peephole" else "peephole"
+    known = python_source.card(kind)
+    if any(known["text"]["sha256"][split] != corpus.digest(split) for split in ("train", "validation", "test")):
+        return {"other": None, "other_none": "the other bundled network was trained on another text"}
+    nats, characters = known["nats_per_character"], known["training"]["characters"]
+    return {"other": {"model": known["model"], "characters": characters} | {split: nats[split] for split in ("validation", "test")}}
+
+
 def card(run: Run) -> dict[str, Any]:
-    """What the network is, how it was trained, on which text, and how good it is beside two simple models."""
+    """What the network is, how it was trained, on which text, and how good it is beside two simple models and the other network."""
     corpus, peepholes = run.corpus, run.form.peephole is not None
     layers = f"PeepholeLSTM of {HIDDEN} units in its default form" if peepholes else f"torch.nn.LSTM of {HIDDEN} units"
     return {
         "model": f"embedding {model.EMBEDDING}, {LAYERS}-layer {layers}, linear decoder",
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
+        "sha256": hashlib.sha256(safetensors_bytes(run.model.state_dict())).hexdigest(),
         "text": {
             "origin": corpus.origin,
             "sha256": {split: corpus.digest(split) for split in ("train", "validation", "test")},
@@ -257,8 +272,10 @@ def card(run: Run) -> dict[str, Any]:
             "read": f"whole held-out files in pieces of {PIECE} characters, each from a fresh state",
             "validation": nats_per_character(run.model, corpus.validation),
             "test": nats_per_character(run.model, corpus.test),
+            "first": {"pieces": FIRST, "validation": nats_per_character(run.model, corpus.validation, at_most=FIRST)},
             "ngram": baselines.ngram(corpus),
             "lzma": baselines.lzma_nats(corpus),
+            **other(run.recurrent, corpus),
         },
         "versions": {
             "lstm_explain": lstm_explain.__version__,

@@ -49,6 +49,9 @@ def test_the_package_carries_what_it_needs():
         ("lstm_explain.report", "page.css"),
         ("lstm_explain.studies.python_source", "weights.safetensors"),
         ("lstm_explain.studies.python_source", "card.json"),
+        ("lstm_explain.studies.python_source", "weights_lstm.safetensors"),
+        ("lstm_explain.studies.python_source", "card_lstm.json"),
     ]:
         assert (files(room) / name).is_file(), name
-    assert (files("lstm_explain.studies.python_source") / "weights.safetensors").stat().st_size <= 4 * 2**20  # type: ignore[attr-defined]
+    for name in ("weights.safetensors", "weights_lstm.safetensors"):
+        assert (files("lstm_explain.studies.python_source") / name).stat().st_size <= 4 * 2**20  # type: ignore[attr-defined]

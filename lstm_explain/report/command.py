@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--seed", type=_seed, default=0, metavar="N", help="draws which held-out text is read (default: %(default)s)")
     options.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, ... (default: %(default)s)")
-    options.add_argument("--thorough", action="store_true", help="hold every unit of every layer: six minutes for the bundled network")
+    options.add_argument("--thorough", action="store_true", help="hold every unit of every layer: six minutes for a bundled network")
     options.add_argument("--quiet", action="store_true", help="no progress bar")
     options.add_argument("-v", "--verbose", action="store_true", help="say how long each part took, and show tracebacks")
     options.add_argument("--version", action="version", version=f"lstm_explain {__version__}")

@@ -33,6 +33,11 @@ def section(study: Study, measured: Measured) -> Section:
             f"On all held-out test files it has {nats['test']:.3f} nats per character; an interpolated {nats['ngram']['order']}-gram model "
             f"has {nats['ngram']['test']:.3f} and lzma {nats['lzma']['test']:.3f} on the same text"
         )
+        if beside := nats.get("other"):
+            own = card["training"]["characters"]
+            budgets = f", but was trained on {number(beside['characters'])} characters, and this one on {number(own)}"
+            unequal = budgets if beside["characters"] != own else ""
+            parts.append(f"Another bundled network ({beside['model']}) has {beside['test']:.3f} there{unequal}")
     missing = [f"never called: {', '.join(coverage.never_called)}"] if coverage.never_called else []
     missing += [f"not opened: {', '.join(f'{n} ({kind})' for n, kind in coverage.not_opened.items())}"] if coverage.not_opened else []
     if coverage.padding == "unknown":

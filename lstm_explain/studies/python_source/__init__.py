@@ -1,4 +1,8 @@
-"""A character-level language model that reads Python source: real text on every machine, with perfect ground truth."""
+"""Character-level language models that read Python source: real text on every machine, with perfect ground truth.
+
+There are two, alike but for their recurrent layers, and each is a study of its own: `make` the one with `PeepholeLSTM`, and
+`make_lstm` the one with the stock `torch.nn.LSTM`.
+"""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from lstm_explain.errors import InputError, WeightsError
 from lstm_explain.studies.python_source.corpus import CHARACTERS, START_OF_FILE, SourceFile, encode, load
 from lstm_explain.studies.python_source.labels import Labels, label
-from lstm_explain.studies.python_source.model import CharacterModel
+from lstm_explain.studies.python_source.model import SUFFIX, CharacterModel, Recurrent
 from lstm_explain.study import Place, Study
 
 LENGTH = 2048
@@ -34,8 +38,8 @@ _KINDS = dict.fromkeys(("in_string", "in_comment"), bool) | dict.fromkeys(("brac
 """Yes or no, and numbers; a keyword is a class, with -1 where no word has just ended."""
 
 
-def load_model(weights: Path | None = None) -> CharacterModel:
-    """The bundled network, or one with weights from a safetensors file that ``train`` wrote.
+def load_model(weights: Path | None = None, recurrent: Recurrent = "peephole") -> CharacterModel:
+    """A bundled network, or one with weights from a safetensors file that ``train`` wrote.
 
     Raises
     ------
@@ -43,13 +47,13 @@ def load_model(weights: Path | None = None) -> CharacterModel:
         If the file can't be read, or doesn't hold this network's weights.
     """
     if weights is None:
-        with as_file(files(__name__) / "weights.safetensors") as path:
-            return load_model(path)
+        with as_file(files(__name__) / f"weights{SUFFIX[recurrent]}.safetensors") as path:
+            return load_model(path, recurrent)
     try:
         loaded = load_file(weights)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"needed a safetensors file that can be read, got {weights}: {error}") from error
-    model = CharacterModel()
+    model = CharacterModel(recurrent)
     for name, expected in model.state_dict().items():
         if name not in loaded:
             raise WeightsError(f"needed {name} in {weights}, which has {', '.join(sorted(loaded)) or 'nothing'}")
@@ -64,9 +68,9 @@ def load_model(weights: Path | None = None) -> CharacterModel:
     return model.eval()
 
 
-def card() -> dict[str, Any]:
-    """How the bundled network was trained, on which text, and how good it is."""
-    return dict(json.loads((files(__name__) / "card.json").read_text(encoding="utf-8")))
+def card(recurrent: Recurrent = "peephole") -> dict[str, Any]:
+    """How a bundled network was trained, on which text, and how good it is."""
+    return dict(json.loads((files(__name__) / f"card{SUFFIX[recurrent]}.json").read_text(encoding="utf-8")))
 
 
 def _beginnings(labels: Labels) -> NDArray[np.int64]:
@@ -126,7 +130,7 @@ def _places(model: CharacterModel, symbols: NDArray[np.int64], lengths: list[int
     return [places[what] for what in closings if what in places]
 
 
-def make(seed: int = 0, weights: Path | None = None) -> Study:
+def make(seed: int = 0, weights: Path | None = None, recurrent: Recurrent = "peephole") -> Study:
     """The study: pieces of test files drawn by `seed`, from the interpreter's own library.
 
     Raises
@@ -136,7 +140,7 @@ def make(seed: int = 0, weights: Path | None = None) -> Study:
     InputError
         If there is no text, or a weight isn't finite.
     """
-    model, corpus, facts = load_model(weights), load(), card()
+    model, corpus, facts = load_model(weights, recurrent), load(), card(recurrent)
     rng = np.random.default_rng(seed)
     pieces = _pieces(corpus.test)
     rows = [pieces[at] for at in np.sort(rng.choice(len(pieces), min(PIECES, len(pieces)), replace=False))]
@@ -176,9 +180,9 @@ def make(seed: int = 0, weights: Path | None = None) -> Study:
         baselines=int(encode(" ")[0]),
         loss=loss,
         next_tokens=("", OTHER_SHOWN, *CHARACTERS),
-        name="python_source",
+        name=f"python_source{SUFFIX[recurrent]}",
         about={
-            "what": "a character-level language model that reads Python source",
+            "what": f"a character-level language model that reads Python source ({facts['model']})",
             "text": corpus.origin,
             "sha256": {split: corpus.digest(split) for split in ("train", "validation", "test")},
             "trained_on_this_text": same,
@@ -191,3 +195,8 @@ def make(seed: int = 0, weights: Path | None = None) -> Study:
             },
         },
     )
+
+
+def make_lstm(seed: int = 0, weights: Path | None = None) -> Study:
+    """The study of the stock network, on the same text as `make`, which says the rest."""
+    return make(seed, weights, "lstm")

@@ -1,4 +1,6 @@
-"""The network: a character-level language model with a two-layer `PeepholeLSTM` in its default form."""
+"""The networks: character-level language models that differ in their recurrent layers alone."""
+
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -7,14 +9,20 @@ from lstm_explain.studies.python_source.corpus import VOCABULARY
 
 EMBEDDING, HIDDEN, LAYERS = 64, 192, 2
 
+Recurrent = Literal["peephole", "lstm"]
+"""`PeepholeLSTM` in its default form, or the stock `torch.nn.LSTM`."""
+SUFFIX: dict[Recurrent, str] = {"peephole": "", "lstm": "_lstm"}
+"""What a network's study, and its files beside this one, have at the end of their names."""
+
 
 class CharacterModel(nn.Module):
-    """Embedding, two layers of peephole LSTM, linear decoder."""
+    """Embedding, two recurrent layers, linear decoder."""
 
-    def __init__(self) -> None:
+    def __init__(self, recurrent: Recurrent = "peephole") -> None:
         super().__init__()
         self.embedding = nn.Embedding(VOCABULARY, EMBEDDING)
-        self.lstm = PeepholeLSTM(EMBEDDING, HIDDEN, LAYERS, batch_first=True)
+        layer = {"peephole": PeepholeLSTM, "lstm": nn.LSTM}[recurrent]
+        self.lstm: PeepholeLSTM | nn.LSTM = layer(EMBEDDING, HIDDEN, LAYERS, batch_first=True)
         self.decoder = nn.Linear(HIDDEN, VOCABULARY)
 
     def forward(self, symbols: Tensor) -> Tensor:

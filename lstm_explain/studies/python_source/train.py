@@ -1,4 +1,6 @@
-"""Train the bundled network from nothing: ``python -m lstm_explain.studies.python_source.train --out DIRECTORY``.
+"""Train a bundled network from nothing: ``python -m lstm_explain.studies.python_source.train --out DIRECTORY``.
+
+``--recurrent lstm`` trains the stock one, in the same way and with the same price on forgetting, by the same compiled kernels.
 
 Text runs through the network in `BATCH` parallel streams, 128 characters at a time, and the state carries over from one piece
 to the next, 16 times (truncated backpropagation through time: Williams & Peng 1990). AdamW with one learning-rate cycle (Smith & Topin
@@ -7,6 +9,7 @@ without the interruption.
 """
 
 import argparse
+import hashlib
 import io
 import json
 import math
@@ -16,22 +19,25 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
-from torch.nn.functional import cross_entropy, linear, relu, softplus
+from torch.nn.functional import cross_entropy, linear, softplus
 from tqdm import tqdm
 
 import lstm_explain
 from lstm_explain.errors import InputError, LstmExplainError, OutputError
+from lstm_explain.nn.equations import Form
 from lstm_explain.nn.layers import LayerRun, run_layers
+from lstm_explain.nn.lstm import PeepholeLSTM
+from lstm_explain.studies import python_source
 from lstm_explain.studies.python_source import baselines, model
 from lstm_explain.studies.python_source.corpus import START_OF_FILE, Corpus, SourceFile, load, stream
-from lstm_explain.studies.python_source.model import HIDDEN, LAYERS, CharacterModel
+from lstm_explain.studies.python_source.model import HIDDEN, LAYERS, CharacterModel, Recurrent
 
 BATCH, TIME = 64, 128
 LEARNING_RATE, WEIGHT_DECAY, CLIP = 4e-3, 0.01, 1.0
@@ -56,6 +62,8 @@ more than half the time. With a price on every nat of forgetting nearly all gate
 EVERY = 250
 PIECE = 2048
 """Held-out files are read in pieces of this many characters, each from a fresh state."""
+FIRST = 8
+"""Of so many the card has the loss by itself, for a check that takes a second."""
 
 
 def write(path: Path, data: bytes) -> None:
@@ -100,29 +108,34 @@ def nats_per_character(model: CharacterModel, files: tuple[SourceFile, ...], at_
 def _forgetting(layers: list[LayerRun]) -> Tensor:
     """The mean over units and layers of what -ln f, averaged over steps, exceeds `FREE` by.
 
-    Its gradient reaches the forget gates' own weights only.
+    Its gradient reaches the forget gates' own weights only, of units that pay: for the others nothing is computed again.
     """
-    nats = []
+    prices = []
     for layer in layers:
-        W_x, W_h, b_x, b_h, W_c, _ = (None if weight is None else weight.chunk(4)[1] for weight in layer.weights)
-        assert W_x is not None and W_h is not None and b_x is not None and b_h is not None and W_c is not None
-        z = linear(layer.x.detach(), W_x, b_x + b_h) + linear(torch.cat(layer.seen(), dim=1), torch.cat([W_h, W_c], dim=1))
-        nats.append(relu(softplus(-z).mean(0) - FREE).mean())
-    return torch.stack(nats).mean()
+        pays = layer.saved.gates[:, 1].log().mean(0) < -FREE
+        W_x, W_h, b_x, b_h, W_c, _ = (None if weight is None else weight.chunk(4)[1][pays] for weight in layer.weights)
+        assert W_x is not None and W_h is not None and b_x is not None and b_h is not None
+        seen = [(state, W) for state, W in zip(layer.seen(), (W_h, W_c), strict=True) if W is not None]
+        states, W = (torch.cat(parts, dim=1) for parts in zip(*seen, strict=True))
+        z = linear(layer.x.detach(), W_x, b_x + b_h) + linear(states, W)
+        prices.append((softplus(-z).mean(0) - FREE).sum() / len(pays))
+    return torch.stack(prices).mean()
 
 
 class Run:
     """The state of a training run: everything that a checkpoint holds."""
 
-    def __init__(self, corpus: Corpus, steps: int, seed: int) -> None:
+    def __init__(self, corpus: Corpus, steps: int, seed: int, recurrent: Recurrent = "peephole") -> None:
         torch.manual_seed(seed)
-        self.corpus, self.steps, self.seed = corpus, steps, seed
-        self.model = CharacterModel()
+        self.corpus, self.steps, self.seed, self.recurrent = corpus, steps, seed, recurrent
+        self.model = CharacterModel(recurrent)
+        self.form = self.model.lstm.form if isinstance(self.model.lstm, PeepholeLSTM) else Form(None)
         with torch.no_grad():
             for layer in range(LAYERS):
-                getattr(self.model.lstm, f"bias_ih_l{layer}")[HIDDEN : 2 * HIDDEN] = FORGET_BIAS
-        rates = [LEARNING_RATE, LEARNING_RATE * PEEPHOLE_RATE]
-        groups: list[list[Tensor]] = [[], []]
+                for name, bias in (("bias_ih", FORGET_BIAS), ("bias_hh", 0.0)):
+                    getattr(self.model.lstm, f"{name}_l{layer}")[HIDDEN : 2 * HIDDEN] = bias
+        rates = [LEARNING_RATE] if self.form.peephole is None else [LEARNING_RATE, LEARNING_RATE * PEEPHOLE_RATE]
+        groups: list[list[Tensor]] = [[] for _ in rates]
         for name, parameter in self.model.named_parameters():
             groups["weight_ch" in name].append(parameter)
         self.optimiser = torch.optim.AdamW([{"params": group} for group in groups], weight_decay=WEIGHT_DECAY)
@@ -140,7 +153,8 @@ class Run:
     def _identity(self) -> dict[str, Any]:
         sizes = (model.EMBEDDING, model.HIDDEN, model.LAYERS, BATCH, TIME)
         rates = (LEARNING_RATE, WEIGHT_DECAY, CLIP, FORGET_BIAS, WARM_UP, PEEPHOLE_RATE, PRICE, FREE, CARRIED)
-        return {"corpus": self.corpus.digest("train"), "steps": self.steps, "seed": self.seed, "settings": [*sizes, *rates]}
+        asked = {"steps": self.steps, "seed": self.seed, "recurrent": self.recurrent}
+        return {"corpus": self.corpus.digest("train"), **asked, "settings": [*sizes, *rates]}
 
     def save(self, path: Path) -> None:
         """Write a checkpoint."""
@@ -182,7 +196,7 @@ class Run:
         if self.step < WARM_UP * self.steps or self.at % (CARRIED * TIME) == 0:
             self.state = None
         piece = torch.from_numpy(self.text[:, self.at : self.at + TIME + 1]).long()
-        run = run_layers(self.model.lstm, self.model.lstm.form, self.model.embedding(piece[:, :-1]), self.state)
+        run = run_layers(self.model.lstm, self.form, self.model.embedding(piece[:, :-1]), self.state)
         loss = cross_entropy(self.model.decoder(run.output).flatten(0, 1), piece[:, 1:].flatten())
         self.optimiser.zero_grad()
         (loss + PRICE * _forgetting(run.layers)).backward()
@@ -215,12 +229,24 @@ def train(run: Run, checkpoint: Path, quiet: bool) -> None:
                 run.save(checkpoint)
 
 
+def other(recurrent: Recurrent, corpus: Corpus) -> dict[str, Any]:
+    """How good the bundled network of the other kind is, where it was trained and graded on this text."""
+    kind: Recurrent = "lstm" if recurrent == "peephole" else "peephole"
+    known = python_source.card(kind)
+    if any(known["text"]["sha256"][split] != corpus.digest(split) for split in ("train", "validation", "test")):
+        return {"other": None, "other_none": "the other bundled network was trained on another text"}
+    nats, characters = known["nats_per_character"], known["training"]["characters"]
+    return {"other": {"model": known["model"], "characters": characters} | {split: nats[split] for split in ("validation", "test")}}
+
+
 def card(run: Run) -> dict[str, Any]:
-    """What the network is, how it was trained, on which text, and how good it is beside two simple models."""
-    corpus = run.corpus
+    """What the network is, how it was trained, on which text, and how good it is beside two simple models and the other network."""
+    corpus, peepholes = run.corpus, run.form.peephole is not None
+    layers = f"PeepholeLSTM of {HIDDEN} units in its default form" if peepholes else f"torch.nn.LSTM of {HIDDEN} units"
     return {
-        "model": f"embedding {model.EMBEDDING}, {LAYERS}-layer PeepholeLSTM of {HIDDEN} units in its default form, linear decoder",
+        "model": f"embedding {model.EMBEDDING}, {LAYERS}-layer {layers}, linear decoder",
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
+        "sha256": hashlib.sha256(safetensors_bytes(run.model.state_dict())).hexdigest(),
         "text": {
             "origin": corpus.origin,
             "sha256": {split: corpus.digest(split) for split in ("train", "validation", "test")},
@@ -234,8 +260,9 @@ def card(run: Run) -> dict[str, Any]:
             "batch": BATCH,
             "time": TIME,
             "optimiser": f"AdamW, one cycle to {LEARNING_RATE}, weight decay {WEIGHT_DECAY}, gradient norm at most {CLIP}; "
-            f"fresh states in the first {WARM_UP:.0%}, then carried over {CARRIED * TIME} characters; peepholes from zero, "
-            f"at {PEEPHOLE_RATE} of the rate; forget bias {FORGET_BIAS} at first",
+            f"fresh states in the first {WARM_UP:.0%}, then carried over {CARRIED * TIME} characters; "
+            + (f"peepholes from zero, at {PEEPHOLE_RATE} of the rate; " if peepholes else "")
+            + f"forget bias {FORGET_BIAS} at first",
             "price_on_forgetting": f"{PRICE} x mean over units of max(0, mean over steps of -ln f, less ln 2), added to the loss",
             "seconds": round(run.seconds),
             "threads": torch.get_num_threads(),
@@ -245,8 +272,10 @@ def card(run: Run) -> dict[str, Any]:
             "read": f"whole held-out files in pieces of {PIECE} characters, each from a fresh state",
             "validation": nats_per_character(run.model, corpus.validation),
             "test": nats_per_character(run.model, corpus.test),
+            "first": {"pieces": FIRST, "validation": nats_per_character(run.model, corpus.validation, at_most=FIRST)},
             "ngram": baselines.ngram(corpus),
             "lzma": baselines.lzma_nats(corpus),
+            **other(run.recurrent, corpus),
         },
         "versions": {
             "lstm_explain": lstm_explain.__version__,
@@ -261,6 +290,9 @@ def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m lstm_explain.studies.python_source.train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="directory for checkpoint.pt, weights.safetensors and card.json")
+    parser.add_argument(
+        "--recurrent", choices=get_args(Recurrent), default="peephole", help="PeepholeLSTM, or torch.nn.LSTM (default: %(default)s)"
+    )
     parser.add_argument("--steps", type=int, default=6500, help=f"optimiser steps of {BATCH} x {TIME} characters (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -274,7 +306,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         try:
             arguments.out.mkdir(parents=True, exist_ok=True)
-            run = Run(load(), arguments.steps, arguments.seed)
+            run = Run(load(), arguments.steps, arguments.seed, arguments.recurrent)
             if checkpoint.exists():
                 run.resume(checkpoint)
             train(run, checkpoint, arguments.quiet)

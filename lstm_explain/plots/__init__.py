@@ -3,7 +3,20 @@
 A room of this floor has the name of its analysis and registers how to draw that analysis's result.
 """
 
-from lstm_explain.plots import ablation, attribution, compare_runs, probing, saturation, timescale, unit_text
+from lstm_explain.plots import ablation, attribution, compare_runs, comparison, faithfulness, probing, saturation, timescale, unit_text
 from lstm_explain.plots._dispatch import STYLE, panels, plot
 
-__all__ = ["STYLE", "ablation", "attribution", "compare_runs", "panels", "plot", "probing", "saturation", "timescale", "unit_text"]
+__all__ = [
+    "STYLE",
+    "ablation",
+    "attribution",
+    "compare_runs",
+    "comparison",
+    "faithfulness",
+    "panels",
+    "plot",
+    "probing",
+    "saturation",
+    "timescale",
+    "unit_text",
+]

@@ -34,7 +34,7 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
     ----------
     result
         What an analysis returned: `lx.saturation`, `lx.timescale`, `lx.unit_text`, `lx.attribute`, `lx.probe`,
-        `lx.unit_scores`, `lx.compare_runs`, `lx.ablation`.
+        `lx.unit_scores`, `lx.compare_runs`, `lx.ablation`, `lx.faithfulness`, `lx.compare_attributions`.
     ax : matplotlib Axes, optional
         Where to draw; new ones from pyplot if left out, so that a notebook shows them.
     title : str, optional
@@ -53,6 +53,9 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
         unit_scores  (one)
         compare_runs (one)
         ablation     ``effects``, ``removal``                   label, units, notes
+        faithfulness ``deletion``, ``insertion``,
+                     ``comprehensiveness``, ``randomisation``
+        comparison   ``rows``, ``matrix``                       example, tokens, start, agreement
         ============ ========================================== ================================================
 
         With ``tokens=`` the default for an attribution is ``text``.

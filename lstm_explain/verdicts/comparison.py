@@ -62,8 +62,9 @@ class ComparisonResult:
     chance : float
         The share that random attributions would have in common, on average over sequences.
     fraction : float
-    residual : ndarray ``(result,)``
-        The largest residual of each, as a share of the difference of outputs; NaN for a method that explains no difference.
+    residual, residual_median : ndarray ``(result,)``
+        The largest residual of each, and the median over sequences, as a share of the difference of outputs; NaN for a method that
+        explains no difference.
     converged : tuple of (int or None) ``(result,)``
         For how many sequences it is within the tolerance; None for a method that doesn't claim to add up.
     resamples, seed, padding
@@ -80,6 +81,7 @@ class ComparisonResult:
     chance: float
     fraction: float
     residual: NDArray[np.float64]
+    residual_median: NDArray[np.float64]
     converged: tuple[int | None, ...]
     resamples: int
     seed: int
@@ -105,7 +107,7 @@ class ComparisonResult:
             return "doesn't claim to add up"
         within = self.converged[at]
         claim = "doesn't claim to add up" if within is None else f"within tolerance for {within} of {len(self.valid)}"
-        return f"residual at most {self.residual[at]:.1e}, {claim}"
+        return f"residual {self.residual_median[at]:.1e} at the median, {self.residual[at]:.1e} at most, {claim}"
 
     def _repr_html_(self) -> str:
         rows = []
@@ -198,6 +200,7 @@ def compare_attributions(
         chance=float(chance.mean()),
         fraction=float(fraction),
         residual=np.array([np.nan if delta is None else float(delta.max()) for delta in deltas]),
+        residual_median=np.array([np.nan if delta is None else float(np.median(delta)) for delta in deltas]),
         converged=tuple(None if result.converged is None else int(result.converged.sum()) for result in named.values()),
         resamples=resamples,
         seed=seed,

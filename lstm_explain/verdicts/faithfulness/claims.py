@@ -7,11 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lstm_explain.analyses.ablation.intervals import Intervals, intervals
+from lstm_explain.analyses.ablation.intervals import Intervals, balanced
 from lstm_explain.errors import InputError
-
-_NEVER = 1e-3
-"""A measure by which so few sequences differ that more draws than these hold none of them leaves no interval to the whole family."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +25,7 @@ class Claims:
     low, high : ndarray ``(measure,)``
         The 95 % interval of each by itself.
     family_low, family_high : ndarray ``(measure,)``
-        95 % intervals that hold for all measures at once; infinite for one by which hardly any sequences differ.
+        95 % intervals that hold for all measures at once, each at the same level; infinite where hardly any sequences differ.
     shown : ndarray of bool ``(measure,)``
         Whether the interval of the family is above zero by more than rounding. What isn't shown may still be so.
     """
@@ -75,7 +72,7 @@ def over_sequences(values: NDArray[np.float64], group: NDArray[np.int64], times:
     known = np.isfinite(values)
     np.add.at(sums.T, group, np.where(known, values, 0.0).T)
     np.add.at(many.T, group, known.T.astype(np.float64))
-    return intervals(sums, many, times)
+    return balanced(sums, many, times)
 
 
 def claims(
@@ -99,22 +96,8 @@ def claims(
     times : ndarray ``(draw, group)``
     """
     better = np.stack([(of[0] - of[control]) * (1 if more else -1) for of, more in measured.values()])
-    value, low, high, _, _ = over_sequences(better, group, times)
-    family_low, family_high = np.where(np.isnan(low), np.nan, -np.inf), np.where(np.isnan(low), np.nan, np.inf)
-    if (common := _common(better, group)).any():
-        family_low[common], family_high[common] = over_sequences(better[common], group, times)[3:]
+    value, low, high, family_low, family_high = over_sequences(better, group, times)
     with np.errstate(invalid="ignore"):
         shown = family_low > rounding
     own, theirs = (np.array([of[ranking].mean() for of, _ in measured.values()]) for ranking in (0, control))
     return Claims(tuple(measured), own, theirs, value, low, high, family_low, family_high, shown)
-
-
-def _common(differences: NDArray[np.float64], group: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which measures ``(member, batch)`` belong to the family: those of which nearly every draw of groups holds a difference.
-
-    Which sequences differ at all says nothing of the sign of the differences, so choosing by it is fair.
-    """
-    groups = int(group.max()) + 1
-    same = np.ones((groups, len(differences)), dtype=bool)
-    np.logical_and.at(same, group, differences.T == 0)
-    return np.asarray(same.mean(0) ** groups <= _NEVER)

@@ -53,7 +53,7 @@ class Setting:
     points : Tensor ``(batch, time[, feature])``
         The inputs, or the embeddings of tokens.
     baseline : Tensor or None
-        What stood for nothing, in the same shape; padding as in the points. None for a method without one.
+        What stood for nothing, in the same shape. None for a method without one.
     valid : ndarray of bool ``(batch, time)``
     dtype : torch.dtype
     """
@@ -117,12 +117,11 @@ class Setting:
         if layer is not None and not given.is_floating_point():
             given = layer.forward(given)
         try:
-            whole = given.to(self.points.dtype).expand(self.points.shape)
+            return given.to(self.points.dtype).expand(self.points.shape)
         except RuntimeError:
             raise InputError(
                 f"needed baselines as the attribution had them, to broadcast to {tuple(self.points.shape)}, got shape {tuple(given.shape)}"
             ) from None
-        return torch.where(self.wide(torch.from_numpy(self.valid).to(self.points.device)), whole, self.points)
 
     def wide(self, steps: Tensor) -> Tensor:
         """Something for each step, ``(row, time)``, made to broadcast over features."""

@@ -47,6 +47,8 @@ def test_it_writes_a_report_and_prints_its_path(run, tmp_path):
         "timescale_retention",
         "unit_text",
         "attribution_1",
+        "attribution_deletion",
+        "attribution_agreement",
         "probing_scores",
         "probing_units",
         "ablation_effects",

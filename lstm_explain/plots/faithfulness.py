@@ -84,5 +84,5 @@ def _randomisation(ax: Axes, result: FaithfulnessResult) -> None:
     ax.set(xlim=(-1.05, 1.05), ylim=(len(rows) - 0.4, -0.6), ylabel="drawn anew")
     of = "" if result.rank == "signed" else " of sizes"
     ax.set_xlabel(f"rank correlation{of} with the model's own (bar: 95 %)")
-    ax.set_title(f"little left with all weights drawn anew: {result.lost.partition(' (')[0]}")
+    ax.set_title(f"little is left: {result.lost.partition(' (')[0]}")
     ax.legend(loc="lower left")

@@ -178,6 +178,18 @@ def test_padding_is_never_touched():
     assert np.isfinite(lx.faithfulness(model, inputs, why, **options, **QUICK).removal.deletion).all()
 
 
+def test_replacements_and_the_random_order_are_drawn_anew_each_time(monkeypatch):
+    orders, others = [], []
+    ranks, donors = removals.ranks, removals.donors
+    monkeypatch.setattr(removals, "ranks", lambda *args: orders.append(ranks(*args)) or orders[-1])
+    monkeypatch.setattr(removals, "donors", lambda *args: others.append(donors(*args)) or others[-1])
+    model, inputs = torch_lstm(FOUR), features()
+    lx.faithfulness(model, inputs, lx.attribute(model, inputs, target=(-1, 0)), **(QUICK | {"draws": 3}))
+    own, random, cheap = (np.stack(orders[ranking::3]) for ranking in range(3))
+    assert (own == own[0]).all() and (cheap == cheap[0]).all() and all((random[at] != random[at - 1]).any() for at in range(3))
+    assert len({tuple(one) for one in others}) > 1 and all((one != np.arange(4)).all() for one in others)
+
+
 # ---- Infidelity and sensitivity
 
 

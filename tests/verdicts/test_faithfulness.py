@@ -442,6 +442,14 @@ def test_baselines_are_read_from_the_result_where_its_words_say_all(baselines):
         close(lx.faithfulness(model, tokens(), why, **QUICK).infidelity.squared, found.infidelity.squared)
 
 
+@pytest.mark.parametrize(("given", "reason"), [(0.3, "outputs differ by"), (torch.ones(3, 9, 3), "that broadcast to (4, 9, 3)")])
+def test_with_other_baselines_nothing_is_said_of_differences_to_them(given, reason):
+    why = lx.attribute(Words(), tokens(), target=(-1, 2), baselines=torch.tensor([0.5, 0.1, 0.2], dtype=torch.float64))
+    found = lx.faithfulness(Words(), tokens(), why, baselines=given, **(QUICK | {"twins": 1}))
+    assert found.infidelity is None and reason in found.not_controlled["it foretells what changes"]
+    assert found.randomisation is None and found.lost.startswith("not controlled: needed ")
+
+
 def test_other_arguments_go_along():
     lengths = torch.tensor(ENDS)
     options = {"additional_forward_args": lengths, "output": lambda returned: returned.square()}

@@ -17,7 +17,7 @@ from lstm_explain.verdicts.faithfulness.randomisation import randomisation
 from lstm_explain.verdicts.faithfulness.removal import FRACTIONS, Rank, Removal, removal
 from lstm_explain.verdicts.faithfulness.result import CHEAPEST, FORETELLS, LOST, STABLE, FaithfulnessResult
 from lstm_explain.verdicts.faithfulness.sensitivity import max_sensitivity
-from lstm_explain.verdicts.faithfulness.setting import UNSIGNED, Setting, evaluated
+from lstm_explain.verdicts.faithfulness.setting import Setting, evaluated
 
 
 def faithfulness(
@@ -69,8 +69,8 @@ def faithfulness(
         Which sequences belong together (files, patients) and are drawn together; each by itself if left out.
     rank : {"signed", "size"}, optional
         ``signed``: the steps that are said to raise the output most come first, and its fall counts. ``size``: those with the largest
-        attributions of either sign come first, and the size of the change counts. If left out, signed, and size for saliency, which has
-        no sign.
+        attributions of either sign come first, and the size of the change counts. If left out, signed, and size for what has no sign,
+        such as saliency.
     twins : int
         How often all weights are drawn anew, each of which takes an attribution; the first time part by part, which takes two for each
         part. None if 0.
@@ -123,7 +123,8 @@ def faithfulness(
     if batch < 2:
         raise InputError("needed at least two sequences, since removed steps get what another one had, got 1")
     group = numbered(groups, batch)
-    order = rank or ("size" if result.method in UNSIGNED else "signed")
+    # Sizes of something that isn't a difference to a baseline have no sign.
+    order = rank or ("size" if result.baseline_output is None and (result.attributions >= 0).all() else "signed")
     setting = Setting(
         model,
         inputs,
@@ -149,7 +150,7 @@ def faithfulness(
         removed = removal(setting, result.output, scores, order, draws, seed)
         kept = None
         if setting.baseline is None:
-            missing[FORETELLS] = f"{result.method} has no baseline, so it doesn't say what a step contributes"
+            missing[FORETELLS] = setting.no_baseline
         else:
             kept = infidelity(setting, result.output, foretold, subsets, seed)
     measured = _measured(removed)

@@ -15,8 +15,6 @@ from lstm_explain.analyses.attribution.explained import Explained, Wanted, targe
 from lstm_explain.analyses.attribution.result import AttributionResult
 from lstm_explain.errors import InputError
 
-UNSIGNED = ("saliency",)
-"""Methods that say how much, not which way."""
 _REPEATS = 1e-3
 """What attributions that are made again may differ by, as a share of the largest; integrals are refined to a tolerance only."""
 
@@ -53,7 +51,8 @@ class Setting:
     points : Tensor ``(batch, time[, feature])``
         The inputs, or the embeddings of tokens.
     baseline : Tensor or None
-        What stood for nothing, in the same shape. None for a method without one.
+        What stood for nothing, in the same shape; padding as in the points. None where there is none that is known, and `no_baseline`
+        says why.
     valid : ndarray of bool ``(batch, time)``
     dtype : torch.dtype
     """
@@ -96,6 +95,7 @@ class Setting:
             self._explained = Explained(
                 model, self._inputs.clone(), self._path, additional_forward_args, output, targets_of(self._targets, batch), lengths
             )
+            self.no_baseline = ""
             self.baseline = self._baseline(layer)
         self.dtype = self.points.dtype
 
@@ -112,16 +112,17 @@ class Setting:
 
     def _baseline(self, layer: nn.Embedding | None) -> Tensor | None:
         if self._result.baseline_output is None:
+            self.no_baseline = f"{self._result.method} has no baseline, so it doesn't say what a step contributes"
             return None
         given = torch.as_tensor(0.0 if self._given is None else self._given, device=self.points.device).detach()
         if layer is not None and not given.is_floating_point():
             given = layer.forward(given)
         try:
-            return given.to(self.points.dtype).expand(self.points.shape)
+            whole = given.to(self.points.dtype).expand(self.points.shape)
         except RuntimeError:
-            raise InputError(
-                f"needed baselines as the attribution had them, to broadcast to {tuple(self.points.shape)}, got shape {tuple(given.shape)}"
-            ) from None
+            self.no_baseline = f"needed baselines that broadcast to {tuple(self.points.shape)}, got {tuple(given.shape)}"
+            return None
+        return torch.where(self.wide(torch.from_numpy(self.valid).to(self.points.device)), whole, self.points)
 
     def wide(self, steps: Tensor) -> Tensor:
         """Something for each step, ``(row, time)``, made to broadcast over features."""
@@ -150,15 +151,28 @@ class Setting:
         InputError
             If they are others: then this isn't the model, the inputs or the arguments of the attribution.
         """
-        rows = torch.arange(len(self.points), device=self.points.device)
-        found = np.concatenate([self.numbers(self.points[part].clone(), part) for part in rows.split(self.rows_at_once)])
-        gap = float(np.abs(found - self._result.output).max())
-        if not gap <= torch.finfo(self.dtype).eps ** 0.5 * max(1.0, float(np.abs(self._result.output).max())):
+        gap = self._gap(self.points, self._result.output)
+        if not gap <= self._allowed:
             raise InputError(
                 f"needed the model, inputs, output= and additional_forward_args= that were attributed to, got outputs that differ by "
                 f"{gap:.2g}: give them as lx.attribute got them"
             )
+        if self.baseline is not None and self._result.baseline_output is not None:
+            other = self._gap(self.baseline, self._result.baseline_output)
+            if not other <= self._allowed:
+                self.baseline = None
+                self.no_baseline = f"needed baselines= as lx.attribute got them, got some whose outputs differ by {other:.2g}"
         return gap
+
+    def _gap(self, points: Tensor, output: NDArray[np.float64]) -> float:
+        rows = torch.arange(len(points), device=points.device)
+        found = np.concatenate([self.numbers(points[part].clone(), part) for part in rows.split(self.rows_at_once)])
+        return float(np.abs(found - output).max())
+
+    @property
+    def _allowed(self) -> float:
+        """What outputs may differ by, in other batches than theirs were."""
+        return float(torch.finfo(self.dtype).eps ** 0.5 * max(1.0, float(np.abs(self._result.output).max())))
 
     def again(self, model: nn.Module | None = None, method: str | None = None) -> AttributionResult:
         """The same attribution of another model, or by another method."""

@@ -231,7 +231,8 @@ def _cheapest(setting: Setting, result: AttributionResult, rank: Rank, missing: 
 
 def _shuffled(values: NDArray[np.float64], valid: NDArray[np.bool_], seed: int) -> NDArray[np.float64]:
     """Each sequence's attributions on steps drawn at random."""
-    rng, found = np.random.default_rng(seed), np.zeros_like(values)
+    # Other numbers than those that sets of steps are drawn by.
+    rng, found = np.random.default_rng((seed, 1)), np.zeros_like(values)
     for row, steps in enumerate(valid):
         found[row, steps] = rng.permutation(values[row, steps])
     return found

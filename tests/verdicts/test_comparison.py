@@ -64,6 +64,7 @@ def test_the_first_steps_in_common_are_those_of_all_orders_of_ties():
 def test_a_fraction_of_steps_is_rounded_up_and_never_none():
     valid = np.arange(100) < np.array([1, 3, 10, 20, 30, 100])[:, None]
     assert counts(0.1, valid).tolist() == [1, 1, 1, 2, 3, 10] and counts(0.05, valid).tolist() == [1, 1, 1, 1, 2, 5]
+    assert counts(0.07, valid)[-1] == 7, "0.07 * 100 is 7.000000000000001"
     assert counts(1.0, valid).tolist() == [1, 3, 10, 20, 30, 100]
 
 

@@ -198,7 +198,7 @@ def test_the_exact_attribution_of_a_linear_output_has_infidelity_zero():
     model, inputs = Function(lambda x: (weights * x).sum((1, 2)) + 3), features()
     why = lx.attribute(model, inputs, baselines=baselines, lengths=ENDS)
     found = lx.faithfulness(model, inputs, why, baselines=baselines, **QUICK)
-    assert found.infidelity.squared[0].max() < 1e-24 and found.infidelity.squared[1].min() > 1e-3
+    assert found.infidelity.squared[0].max() < 1e-24 and found.infidelity.squared[1].max() > 1
     assert found.infidelity.share[0] < 1e-24
 
 

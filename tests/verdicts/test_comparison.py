@@ -84,6 +84,9 @@ def test_random_attributions_have_in_common_what_chance_says():
     one, other = (replace(why, attributions=rng.normal(size=(400, 20))) for _ in range(2))
     found = lx.compare_attributions({"one": one, "other": other}, fraction=0.25)
     assert found.chance == 0.25 and abs(found.overlap.by_sequence[0, 1].mean() - 0.25) < 0.03
+    drawn = np.random.default_rng(0).integers(0, 400, (1000, 400))
+    medians = np.median(found.signed.by_sequence[0, 1][drawn], axis=1)
+    close(np.array([found.signed.low[0, 1], found.signed.high[0, 1]]), np.quantile(medians, [0.025, 0.975]))
     assert found.signed.low[0, 1] < 0 < found.signed.high[0, 1]
 
 

@@ -442,6 +442,13 @@ def test_baselines_are_read_from_the_result_where_its_words_say_all(baselines):
         close(lx.faithfulness(model, tokens(), why, **QUICK).infidelity.squared, found.infidelity.squared)
 
 
+def test_a_class_beyond_the_length_is_no_step():
+    # As many classes as there are steps, so that the shape doesn't tell.
+    model, inputs = Function(lambda x: x.sum((1, 2))[:, None] * torch.arange(1.0, 10.0, dtype=x.dtype)), features()
+    found = lx.faithfulness(model, inputs, lx.attribute(model, inputs, target=8, lengths=ENDS), **QUICK)
+    assert found.output_gap < 1e-12
+
+
 @pytest.mark.parametrize(("given", "reason"), [(0.3, "outputs differ by"), (torch.ones(3, 9, 3), "that broadcast to (4, 9, 3)")])
 def test_with_other_baselines_nothing_is_said_of_differences_to_them(given, reason):
     why = lx.attribute(Words(), tokens(), target=(-1, 2), baselines=torch.tensor([0.5, 0.1, 0.2], dtype=torch.float64))

@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from lstm_explain.study import Study as Study
     from lstm_explain.trajectory import Trajectory as Trajectory
     from lstm_explain.unfused import unfuse as unfuse
+    from lstm_explain.verdicts.comparison import compare_attributions as compare_attributions
+    from lstm_explain.verdicts.faithfulness.faithfulness import faithfulness as faithfulness
 
 _HOMES = {
     "analyses.ablation.ablation": ("ablation",),
@@ -82,6 +84,8 @@ _HOMES = {
     "study": ("Place", "Study"),
     "trajectory": ("Trajectory",),
     "unfused": ("unfuse",),
+    "verdicts.comparison": ("compare_attributions",),
+    "verdicts.faithfulness.faithfulness": ("faithfulness",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

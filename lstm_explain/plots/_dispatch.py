@@ -34,7 +34,8 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
     ----------
     result
         What an analysis returned: `lx.saturation`, `lx.timescale`, `lx.unit_text`, `lx.attribute`, `lx.attribution_matrix`,
-        `lx.contextual_decomposition`, `lx.probe`, `lx.unit_scores`, `lx.compare_runs`, `lx.ablation`.
+        `lx.contextual_decomposition`, `lx.faithfulness`, `lx.compare_attributions`, `lx.probe`, `lx.unit_scores`, `lx.compare_runs`,
+        `lx.ablation`.
     ax : matplotlib Axes, optional
         Where to draw; new ones from pyplot if left out, so that a notebook shows them.
     title : str, optional
@@ -55,6 +56,9 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
         unit_scores  (one)
         compare_runs (one)
         ablation     ``effects``, ``removal``                   label, units, notes
+        faithfulness ``deletion``, ``insertion``,
+                     ``comprehensiveness``, ``randomisation``
+        comparison   ``rows``, ``matrix``                       example, tokens, start, agreement
         ============ ========================================== ================================================
 
         With ``tokens=`` the default for an attribution and a contextual decomposition is ``text``, and ``groups`` where an attribution has

@@ -10,6 +10,7 @@ from lstm_explain.analyses.attribution.result import AttributionResult
 from lstm_explain.display import jsonable, number
 from lstm_explain.errors import InputError
 from lstm_explain.plots import panels, plot
+from lstm_explain.report.faithfulness import trust
 from lstm_explain.report.measure import Measured
 from lstm_explain.report.section import Picture, Section, nothing
 from lstm_explain.study import Place, Study
@@ -41,23 +42,43 @@ def section(study: Study, measured: Measured) -> Section:
     baseline = "zero" if study.baselines is None else "the study’s baseline"
     chosen = study.about.get("caveats", {}).get("attribution", "The places are the study’s.")
     near = float(np.median([row["share_near"] for row in rows]))
+    found = trust(study, measured)
+    known = None if isinstance(found, str) else found
     return Section(
         name="attribution",
         title="Why this output, here?",
-        finding=f"{_sums(good, len(rows), worst)}; at the median place {near:.0%} of their size falls within {NEAR} steps.",
-        pictures=tuple(pictures),
+        finding=(
+            f"{_sums(good, len(rows), worst)}; at the median place {near:.0%} of their size falls within {NEAR} steps."
+            + ("" if known is None else f" {known.finding}")
+        ),
+        pictures=(*pictures, *(known.pictures if known else ())),
+        tables=known.tables if known else (),
         method=(
             f"Integrated gradients (Sundararajan, Taly & Yan 2017) from {baseline}, for "
             f"symbols in the space of their embedding, by Gauss-Legendre with 8 to {NODES} nodes, until the attributions add up to the "
             f"difference between the output and the baseline's within {TOLERANCE:.1%} of it. A step's attribution is the sum over its "
             f"features. {chosen if study.places else 'The places are the study’s target in its first sequences.'}"
+            f"{known.method if known else ''}"
         ),
         not_shown=(
             "That attributions add up says that nothing is left out, not that they are faithful to how the network works; they depend "
-            "on the baseline, and a few places show what is possible, not what is usual."
+            "on the baseline, and a few places show what is possible, not what is usual. "
+            + (
+                f"Whether they may be trusted is not controlled: {found}."
+                if known is None
+                else "What isn’t shown may still be so; and taking steps away makes texts that nobody wrote."
+            )
         ),
         numbers=jsonable(
-            {"places": rows, "converged": good, "of": len(rows), "largest_residual_share": worst, "median_share_near": near, "near": NEAR}
+            {
+                "places": rows,
+                "converged": good,
+                "of": len(rows),
+                "largest_residual_share": worst,
+                "median_share_near": near,
+                "near": NEAR,
+                "trust": {"none": found} if known is None else known.numbers,
+            }
         ),
     )
 

@@ -46,6 +46,8 @@ def test_it_writes_a_report_and_prints_its_path(report_of):
         "timescale_retention",
         "unit_text",
         "attribution_1",
+        "attribution_deletion",
+        "attribution_agreement",
         "probing_scores",
         "probing_units",
         "ablation_effects",

@@ -12,10 +12,12 @@ import random
 import statistics
 import time
 from contextlib import contextmanager
+from functools import partial
 from unittest.mock import patch
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import lstm_explain as lx
 from lstm_explain.analyses.attribution import methods
@@ -29,6 +31,10 @@ GOALS = {
     ("full, by PyTorch", "both"): {"a": 8.0, "b": 2.5, "c": 2.5},
     ("diagonal", "recorded"): dict.fromkeys("abcd", 1.05),
     ("full", "recorded"): dict.fromkeys("abcd", 1.05),
+    ("diagonal", "recorded, fast"): dict.fromkeys("abcd", 1.05),
+    ("full", "recorded, fast"): dict.fromkeys("abcd", 1.05),
+    **{(name, "recorded, fast"): dict.fromkeys("abc", 1.0) for name in ("nn.LSTM", "nn.LSTM, 2 layers", "nn.LSTM, 2 directions")},
+    ("nn.LSTM", "saturation and timescale on the way"): dict.fromkeys("bc", 1.05),
     ("nn.LSTM", "recorded"): dict.fromkeys("abc", 2.3),
     ("nn.LSTM", "recorded, gradients on"): {"a": 1.3, "b": 1.3, "c": 1.6},
     ("nn.LSTM, 2 layers", "recorded"): dict.fromkeys("abc", 3.0),
@@ -82,9 +88,31 @@ def both(layer, inputs, slope):
     inputs.requires_grad_(False)
 
 
-def recorded(layer, inputs):
-    with torch.no_grad(), lx.record(layer):
+def recorded(layer, inputs, **options):
+    with torch.no_grad(), lx.record(layer, **options):
         layer(inputs)
+
+
+def on_the_way(layer, inputs, streams):
+    recorded(layer, inputs, into=[stream() for stream in streams])
+
+
+class Traced(TorchDispatchMode):
+    """What tools that look at operations do: every result of every one is kept, by its name."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.kept.append((str(func), result))
+        return result
+
+
+def traced(model, inputs):
+    with torch.no_grad(), Traced():
+        model(inputs)
 
 
 def layers(inputs, units, shape):
@@ -102,6 +130,7 @@ def layers(inputs, units, shape):
         yield name, "both", lambda layer=layer: both(layer, inputs, slope), ("nn.LSTM", "both")
         if name in ("diagonal", "full"):
             yield name, "recorded", lambda layer=layer: recorded(layer, inputs), (name, "forward")
+            yield name, "recorded, fast", lambda layer=layer: recorded(layer, inputs, fast=True), (name, "forward")
     if shape == "d":  # half a minute each
         return
 
@@ -122,11 +151,53 @@ def recordings(inputs, units, shape):
         layer = make(inputs.shape[2], units)
         yield name, "plain", lambda layer=layer: forward(layer, inputs), (name, "plain")
         yield name, "recorded", lambda layer=layer: recorded(layer, inputs), (name, "plain")
+        yield name, "recorded, fast", lambda layer=layer: recorded(layer, inputs, fast=True), (name, "plain")
         if isinstance(layer, nn.LSTM):
             yield name, "plain, gradients on", lambda layer=layer: layer(inputs), (name, "plain, gradients on")
             yield name, "recorded, gradients on", lambda layer=layer: with_gradients(layer, inputs), (name, "plain, gradients on")
-    loop = Loop(nn.LSTMCell(inputs.shape[2], units))
+    stock, loop = nn.LSTM(inputs.shape[2], units), Loop(nn.LSTMCell(inputs.shape[2], units))
+    streamed = {"saturation and timescale": (lx.Saturation, lx.Timescale), "saturation": (lx.Saturation,)}
+    for what, streams in streamed.items():
+        yield "nn.LSTM", f"{what} on the way", partial(on_the_way, stock, inputs, streams), ("nn.LSTM", "recorded")
     yield "LSTMCell loop that keeps h and c", "plain", lambda: forward(loop, inputs), ("nn.LSTM", "plain")
+    yield "LSTMCell loop", "every operation traced", lambda: traced(loop, inputs), ("nn.LSTM", "plain")
+
+
+def costs(inputs, units):
+    """For the README's picture: what it takes to run a layer and to see its gates, beside a forward pass of `torch.nn.LSTM`."""
+    stock = nn.LSTM(inputs.shape[2], units)
+    diagonal, full = (lx.PeepholeLSTM.from_lstm(stock, peephole=peephole) for peephole in ("diagonal", "full"))
+    loop = Loop(nn.LSTMCell(inputs.shape[2], units))
+    yield "torch.nn.LSTM", lambda: forward(stock, inputs)
+    yield "PeepholeLSTM, diagonal", lambda: forward(diagonal, inputs)
+    yield "PeepholeLSTM, full matrices", lambda: forward(full, inputs)
+    yield "torch.nn.LSTM, recorded with fast=True", lambda: recorded(stock, inputs, fast=True)
+    yield "torch.nn.LSTM, recorded, every step certified", lambda: recorded(stock, inputs)
+    yield "an LSTMCell in a loop, h and c kept", lambda: forward(loop, inputs)
+    yield "an LSTMCell in a loop, recorded", lambda: recorded(loop, inputs)
+    yield "an LSTMCell in a loop, every operation traced", lambda: traced(loop, inputs)
+
+
+def drawn(path, shape, rounds):
+    """The picture of `costs`, on as many threads as PyTorch has."""
+    from lstm_explain.plots import panels
+
+    batch, steps, features, units = SHAPES[shape]
+    rows = [(name, "", run) for name, run in costs(torch.randn(steps, batch, features), units)]
+    seconds = measured(rows, rounds)
+    medians = [seconds[name, ""] / seconds[rows[0][0], ""] for name, *_ in rows]
+    figure, (ax,) = panels(8.0, 3.4)
+    names = [name for name, *_ in rows]
+    bars = ax.barh(names, medians, color=["0.6" if "LSTMCell" in name or name == "torch.nn.LSTM" else "C0" for name in names])
+    ax.bar_label(bars, [f"{value:.2f} x" for value in medians], padding=3)
+    ax.invert_yaxis()
+    ax.grid(False, axis="y")
+    ax.margins(x=0.12)
+    threads = torch.get_num_threads()
+    ax.set(xlabel="time, in forward passes of torch.nn.LSTM")
+    ax.set_title(f"batch {batch}, {steps} steps, {features} features, {units} units; {threads} threads, medians of {rounds} rounds")
+    figure.savefig(path)
+    print(path)
 
 
 def with_gradients(layer, inputs):
@@ -226,7 +297,11 @@ def main():
     parser.add_argument("--shapes", default="abcd")
     parser.add_argument("--threads", type=int, action="append")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--figure", help="draw what layers and recordings cost at shape b, and stop")
     chosen = parser.parse_args()
+    if chosen.figure:
+        drawn(chosen.figure, "b", chosen.rounds)
+        return
     print(f"torch {torch.__version__}; {lx.backend()}; medians of {chosen.rounds} rounds; both: forward and backward")
     for threads in chosen.threads or (1, 2):
         torch.set_num_threads(threads)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lstm_explain.analyses.attribution.attribute import STEPS_AT_ONCE, attribute, output_shape
 from lstm_explain.analyses.attribution.explained import Shared
+from lstm_explain.analyses.attribution.methods import DECOMPOSITIONS
 from lstm_explain.analyses.attribution.result import AttributionResult
 from lstm_explain.display import jsonable, number, table
 from lstm_explain.errors import InputError
@@ -148,7 +149,7 @@ def attribution_matrix(
     output_steps : sequence of int, optional
         Which output steps; all if left out.
     method : str
-        As of `lx.attribute`, but for feature_permutation; a method that replaces inputs replaces steps.
+        As of `lx.attribute`, but for feature_permutation and decompositions; a method that replaces inputs replaces steps.
     baselines, additional_forward_args, output, embedding, lengths : optional
         As of `lx.attribute`.
     **options
@@ -178,6 +179,8 @@ def attribution_matrix(
         raise InputError(f"needed a matrix of steps, got {', '.join(sorted(unknown))}: use lx.attribute for one output step")
     if method == "feature_permutation":
         raise InputError("needed a method that explains each example by itself, got feature_permutation: use feature_ablation")
+    if method in DECOMPOSITIONS:
+        raise InputError(f"needed a method whose numbers add up over steps, got {method}, with shares elsewhere: use lx.attribute")
     shape = output_shape(model, inputs, additional_forward_args, output, embedding, lengths)
     batch, time = inputs.shape[:2]
     if len(shape) not in (2, 3):

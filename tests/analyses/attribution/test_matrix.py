@@ -178,6 +178,7 @@ REFUSED = {
     "classes_too_few": ({"target": [[0, 1]] * 3}, "needed target for 3 examples of 5 steps, got shape (3, 2)"),
     "class_beyond": ({"target": 3}, "needed target class from 0 to 2, got 3"),
     "steps": ({"output_steps": [5]}, "needed output_steps as whole numbers from 0 to 4, got [5]"),
+    "decomposition": ({"method": "lrp"}, "needed a method whose numbers add up over steps, got lrp"),
     "permutation": ({"method": "feature_permutation"}, "needed a method that explains each example by itself, got feature_permutation"),
     "groups": ({"by": "feature"}, "needed a matrix of steps, got by: use lx.attribute for one output step"),
     "several": ({"inputs": (features(), features())}, "needed inputs as one tensor (batch, time[, feature]), got tuple"),

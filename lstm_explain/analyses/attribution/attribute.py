@@ -1,16 +1,30 @@
 """`attribute`: what each step and feature of the input contributed to one number of the output."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lstm_explain.analyses.attribution.asked import (
+    LOOSEST,
+    STEPS_AT_ONCE,
+    TOLERANCE,
+    Target,
+    as_points,
+    check_independent,
+    copies,
+    element_in_words,
+    evaluated,
+    first_gradient,
+    numbers,
+)
+from lstm_explain.analyses.attribution.baselines import joined_baselines
 from lstm_explain.analyses.attribution.budget import rows_within
+from lstm_explain.analyses.attribution.decomposition.decomposed import decomposed
 from lstm_explain.analyses.attribution.explained import Explained, targets_of
-from lstm_explain.analyses.attribution.joined import Joined, flat, taken_apart
+from lstm_explain.analyses.attribution.joined import Joined, taken_apart
 from lstm_explain.analyses.attribution.methods import (
     BY_GROUP,
     COMPLETE,
@@ -25,154 +39,8 @@ from lstm_explain.analyses.attribution.partition import partition_of
 from lstm_explain.analyses.attribution.rescaling import temporally_rescaled
 from lstm_explain.analyses.attribution.result import AttributionResult
 from lstm_explain.display import number
-from lstm_explain.errors import InputError, as_input_error
+from lstm_explain.errors import InputError
 from lstm_explain.trajectory import checked_lengths
-
-Target = int | tuple[int, ...]
-
-STEPS_AT_ONCE = 16_384
-"""Time steps in one forward pass, unless `internal_batch_size` says otherwise."""
-TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
-"""What a residual may be, as a share of the difference of outputs; at lower precision than these, `LOOSEST`."""
-LOOSEST = 2e-2
-
-
-@contextmanager
-def _evaluated(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, gradients on, and no cuDNN, whose recurrent layers have no backward pass in that mode; all put back after."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    cudnn = torch.backends.cudnn.enabled
-    try:
-        torch.backends.cudnn.enabled = False
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        torch.backends.cudnn.enabled = cudnn
-        for module, training in modes.items():
-            module.training = training
-
-
-def _embedding(model: nn.Module, path: str | None) -> tuple[str, nn.Embedding]:
-    """The layer in whose space tokens are attributed."""
-    found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
-    if path is not None:
-        if path not in found:
-            raise InputError(f"needed embedding as the path of a torch.nn.Embedding, one of {', '.join(found) or 'none'}, got {path!r}")
-        return path, found[path]
-    if len(found) != 1:
-        which = f"found {', '.join(found)}: say which with embedding=" if found else "found none: give features as floating-point numbers"
-        raise InputError(f"needed one torch.nn.Embedding to attribute whole-number inputs in its space, {which}")
-    return next(iter(found.items()))
-
-
-def _as_points(model: nn.Module, inputs: Any, embedding: str | None) -> tuple[Tensor, str | None, nn.Embedding | None]:
-    """What is attributed: the inputs, or their embeddings, with the path of the embedding and the layer."""
-    if not isinstance(inputs, Tensor) or inputs.dim() not in (2, 3) or 0 in inputs.shape:
-        got = f"shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else type(inputs).__name__
-        raise InputError(f"needed inputs as a tensor (batch, time[, feature]), none of them zero, got {got}")
-    if inputs.is_complex():
-        raise InputError("needed real inputs, got complex ones")
-    if inputs.is_floating_point():
-        if embedding is not None:
-            raise InputError(f"needed whole-number inputs with embedding={embedding!r}, got {inputs.dtype}")
-        return inputs.detach().clone(), None, None
-    if inputs.dim() != 2:
-        raise InputError(f"needed whole-number inputs as (batch, time), or features as floating-point numbers, got {tuple(inputs.shape)}")
-    path, layer = _embedding(model, embedding)
-    with torch.no_grad(), as_input_error(f"{path} can't read the inputs"):
-        # Without the layer's hooks, which run when the model asks for the points.
-        return layer.forward(inputs.long()).detach().clone(), path, layer
-
-
-def _given(baselines: Any, device: torch.device, layer: nn.Embedding | None) -> Tensor:
-    """A baseline as numbers in the space of the points: tokens by their embeddings."""
-    try:
-        given = torch.as_tensor(0.0 if baselines is None else baselines, device=device).detach()
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"needed baselines as a number or a tensor, got {type(baselines).__name__}") from None
-    if layer is None or given.is_floating_point():
-        return given
-    if given.numel() and not 0 <= int(given.min()) <= int(given.max()) < layer.num_embeddings:
-        raise InputError(
-            f"needed baseline tokens from 0 to {layer.num_embeddings - 1}, got {int(given.min())} to {int(given.max())}; a vector is "
-            "given as floating-point numbers"
-        )
-    with torch.no_grad():
-        return layer.forward(given)
-
-
-def _baselines(baselines: Any, points: Tensor, layer: nn.Embedding | None, sample: bool) -> Tensor:
-    """A baseline for every point: a number, a tensor that broadcasts to the points, or tokens where the inputs are tokens.
-
-    With `sample`, what has as many axes as the points is several baselines, which needn't be as many as the examples.
-    """
-    given = _given(baselines, points.device, layer)
-    wanted = points.shape
-    if sample:
-        wanted = torch.Size((len(given) if given.dim() == points.dim() else 1, *points.shape[1:]))
-    try:
-        return given.to(points.dtype).expand(wanted).clone()
-    except RuntimeError:
-        shape = tuple(given.shape)
-        raise InputError(f"needed baselines as a number or a tensor that broadcasts to {tuple(wanted)}, got shape {shape}") from None
-
-
-def _joined_baselines(baselines: Any, joined: Joined, points: Tensor, layer: nn.Embedding | None, sample: bool) -> Tensor:
-    """Baselines for each input, as points."""
-    parts = joined.as_given(points)
-    each = flat(baselines) if isinstance(baselines, tuple) else [baselines] * len(parts)
-    if len(each) != len(parts):
-        raise InputError(f"needed baselines for each of {len(parts)} inputs, or one number, got {len(each)}")
-    if joined.single:
-        return _baselines(each[0], parts[0], layer, sample)
-    if sample and any(isinstance(one, Tensor) for one in each):
-        raise InputError("needed baselines of gradient_shap as numbers where there are several inputs, got a tensor")
-    layers = (layer, *[None] * (len(parts) - 1))
-    given = [_baselines(one, part, here, False) for one, part, here in zip(each, parts, layers, strict=True)]
-    whole = joined.join(joined.batch_first(given))
-    return whole[:1] if sample else whole
-
-
-def _numbers(explained: Explained, points: Tensor, rows_at_once: int, where: str) -> Tensor:
-    """The number to explain at one point for each example, without gradient; it must be finite."""
-    rows = torch.arange(len(points), device=points.device)
-    with torch.no_grad():
-        numbers = torch.cat([explained(points[part].clone(), part) for part in rows.split(rows_at_once)])
-    bad = (~numbers.isfinite()).nonzero()
-    if len(bad):
-        example = int(bad[0])
-        raise InputError(f"needed a finite output, got {float(numbers[example])} for example {example}{where}")
-    return numbers
-
-
-def _copies(explained: Explained, points: Tensor, time: int) -> Tensor:
-    """The last example's number beside copies of itself."""
-    # Never as many as there are steps.
-    rows = torch.full((3 if time == 2 else 2,), len(points) - 1, device=points.device)
-    with torch.no_grad():
-        return explained(points[rows], rows)
-
-
-def _check_independent(copies: Tensor, together: Tensor, dtype: torch.dtype) -> None:
-    """Each example's number must be its own: the same beside copies of itself as it was beside the others."""
-    gap = float((copies - together[-1]).abs().max())
-    if not gap <= torch.finfo(dtype).eps ** 0.5 * float(together[-1].abs().clamp(min=1)):
-        raise InputError(
-            f"needed a model that reads each example by itself, batch first: example {len(together) - 1}'s output changes by {gap:.2g} "
-            "with what is beside it in the batch; if the model reads time first, wrap it"
-        )
-
-
-def _first_gradient(explained: Explained, points: Tensor) -> Tensor:
-    """The gradient of the first example, which shows that there is one."""
-    # Through a copy, so that a model that writes into its input meets no leaf.
-    leaf = points[:1].detach().clone().requires_grad_()
-    result = explained(leaf.clone(), torch.zeros(1, dtype=torch.int64, device=points.device))
-    gradient = torch.autograd.grad(result.sum(), leaf, allow_unused=True)[0] if result.requires_grad else None
-    if gradient is None:
-        raise InputError("needed a gradient from the output to the inputs, got none: something on the way detaches; occlusion needs none")
-    return gradient
 
 
 def _check_settings(given: dict[str, Any], method: str, tolerance: Any) -> None:
@@ -343,9 +211,6 @@ def attribute(
     if not isinstance(model, nn.Module):
         raise InputError(f"needed a torch.nn.Module, got {type(model).__name__}")
     if method in DECOMPOSITIONS:
-        # It stands on what is above.
-        from lstm_explain.analyses.attribution.decomposition.decomposed import decomposed
-
         if baselines is not None:
             raise InputError(f"needed no baselines for {method}, which has none, got some")
         without = {"by": by, "feature_mask": feature_mask, "n_samples": n_samples, "memory_budget": memory_budget}
@@ -364,35 +229,35 @@ def attribute(
     each = inputs if isinstance(inputs, tuple) and inputs else (inputs,)
     if temporal_rescaling:
         _check_rescaling(each, method, by)
-    with _evaluated(model):
-        first, path, layer = _as_points(model, each[0], embedding)
+    with evaluated(model):
+        first, path, layer = as_points(model, each[0], embedding)
         batch, time = first.shape[:2]
         known = None if lengths is None else checked_lengths(lengths, batch, time).cpu()
         steps = torch.arange(time) < (torch.full((batch,), time) if known is None else known).unsqueeze(1)
         joined = Joined(first, *taken_apart(each, padded=not bool(steps.all())), nested=each)
         points, valid = joined.join([first, *joined.further]), joined.steps(steps.to(first.device))
         partition = partition_of(next((one for one in (by, feature_mask) if one is not None), "step"), joined, valid, layer is not None)
-        given_baseline = _joined_baselines(baselines, joined, points, layer, sample=method == "gradient_shap")
+        given_baseline = joined_baselines(baselines, joined, points, layer, sample=method == "gradient_shap")
         sample = given_baseline if method == "gradient_shap" else None
         baseline = torch.where(valid, given_baseline if sample is None else given_baseline[:1], points)
         wanted = targets_of(target, batch)
         explained = Explained(model, each[0].detach().clone(), path, additional_forward_args, output, wanted, known, joined)
         # Of tokens, the first pass must not be square: it shows whether the model turns them.
-        copies = None if path is None else _copies(explained, points, time)
+        beside = None if path is None else copies(explained, points, time)
         rows_at_once = internal_batch_size or max(1, STEPS_AT_ONCE // time)
         if memory_budget is not None:
             rows_at_once = rows_within(memory_budget, explained, points)
-        at_input = _numbers(explained, points, rows_at_once, "")
-        copies = _copies(explained, points, time) if copies is None else copies
-        _check_independent(copies, at_input, points.dtype)
-        first_gradient = None if method in BY_GROUP else _first_gradient(explained, points)
+        at_input = numbers(explained, points, rows_at_once, "")
+        beside = copies(explained, points, time) if beside is None else beside
+        check_independent(beside, at_input, points.dtype)
+        gradient = None if method in BY_GROUP else first_gradient(explained, points)
         elsewhere = " at the baseline: choose another with baselines="
         at_baseline = None
         if sample is not None:
-            numbers = [_numbers(explained, torch.where(valid, one, points), rows_at_once, elsewhere).double() for one in sample]
-            at_baseline = torch.stack(numbers).mean(0)
+            drawn = [numbers(explained, torch.where(valid, one, points), rows_at_once, elsewhere).double() for one in sample]
+            at_baseline = torch.stack(drawn).mean(0)
         elif method not in WITHOUT_BASELINE:
-            at_baseline = _numbers(explained, baseline, rows_at_once, elsewhere)
+            at_baseline = numbers(explained, baseline, rows_at_once, elsewhere)
         allowed = TOLERANCE.get(points.dtype, LOOSEST) if tolerance is None else tolerance
         ends = steps.sum(1).to(points.device)
         problem = Problem(
@@ -411,7 +276,7 @@ def attribute(
             baseline_sample=sample,
             n_samples=n_samples,
             seed=seed,
-            first_gradient=first_gradient if joined.single else None,
+            first_gradient=gradient if joined.single else None,
         )
         found, settings, *errors = how(problem)
         if temporal_rescaling:
@@ -440,7 +305,7 @@ def attribute(
         baseline_output=None if at_baseline is None else at_baseline.double().cpu().numpy(),
         convergence_delta=delta,
         converged=problem.adds_up(terms, problem.rows).cpu().numpy() if method in COMPLETE and not temporal_rescaling else None,
-        explained=tuple(_element_in_words(explained.index[row]) for row in range(batch)),
+        explained=tuple(element_in_words(explained.index[row]) for row in range(batch)),
         method=method,
         settings={
             "tolerance": allowed,
@@ -466,41 +331,10 @@ def _per_number(how: Method, method: str, problem: Problem) -> Tensor:
     return problem.partition.shares(found) if method in BY_GROUP else problem.masked(found.double(), problem.rows)
 
 
-def output_shape(
-    model: nn.Module,
-    inputs: Tensor,
-    args: Any,
-    output: Callable[[Any], Tensor] | None,
-    embedding: str | None,
-    lengths: Tensor | Sequence[int] | None,
-) -> torch.Size:
-    """The shape of what the model returns for its longest example and copies of it.
-
-    Raises
-    ------
-    InputError
-        If the model can't be called with the inputs.
-    """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"needed a torch.nn.Module, got {type(model).__name__}")
-    with _evaluated(model), torch.no_grad():
-        points, path, _ = _as_points(model, inputs, embedding)
-        batch, time = points.shape[:2]
-        known = None if lengths is None else checked_lengths(lengths, batch, time).cpu()
-        longest = 0 if known is None else int(known.argmax())
-        # Never as many as there are steps.
-        rows = torch.full((3 if time == 2 else 2,), longest, device=points.device)
-        return Explained(model, inputs.detach().clone(), path, args, output, [None] * batch, known).shape(points[rows], rows)
-
-
 def _check_without_rule(rule: Any, epsilon: Any, method: str) -> None:
     for name, value in (("rule", rule), ("epsilon", epsilon)):
         if value is not None:
             raise InputError(f"needed no {name} for {method}, which has none, got {value!r}")
-
-
-def _element_in_words(index: tuple[int, ...]) -> str:
-    return f"output[{', '.join(map(str, index))}]" if index else "output"
 
 
 def _in_words(baselines: Any, method: str) -> str | None:

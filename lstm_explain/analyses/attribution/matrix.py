@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lstm_explain.analyses.attribution.attribute import STEPS_AT_ONCE, attribute, output_shape
+from lstm_explain.analyses.attribution.asked import STEPS_AT_ONCE, output_shape
+from lstm_explain.analyses.attribution.attribute import attribute
 from lstm_explain.analyses.attribution.explained import Shared
 from lstm_explain.analyses.attribution.methods import DECOMPOSITIONS
 from lstm_explain.analyses.attribution.result import AttributionResult

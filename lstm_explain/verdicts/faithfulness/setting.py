@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lstm_explain.analyses.attribution.attribute import STEPS_AT_ONCE, attribute
+from lstm_explain.analyses.attribution.asked import STEPS_AT_ONCE
+from lstm_explain.analyses.attribution.attribute import attribute
 from lstm_explain.analyses.attribution.explained import Explained, Wanted, targets_of
 from lstm_explain.analyses.attribution.result import AttributionResult
 from lstm_explain.errors import InputError

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lstm_explain.analyses.attribution.attribute import Target, _evaluated
+from lstm_explain.analyses.attribution.asked import Target, evaluated
 from lstm_explain.analyses.attribution.decomposition.layers import Call, Left, States, recurrent_in, run_by
 from lstm_explain.analyses.attribution.decomposition.parts import Parts
 from lstm_explain.analyses.attribution.decomposition.posed import pose
@@ -80,7 +80,7 @@ def contextual_decomposition(
     if not isinstance(model, nn.Module):
         raise InputError(f"needed a torch.nn.Module, got {type(model).__name__}")
     modules = recurrent_in(model, METHOD, ("lstm", "peephole", "gru"), cells=False)
-    with _evaluated(model), torch.no_grad():
+    with evaluated(model), torch.no_grad():
         posed = pose(
             model,
             inputs,

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lstm_explain.analyses.attribution.attribute import _evaluated
+from lstm_explain.analyses.attribution.asked import evaluated
 from lstm_explain.analyses.attribution.decomposition.cell import cell_decomposition, recorded
 from lstm_explain.analyses.attribution.decomposition.lrp import checked_rule, lrp
 from lstm_explain.analyses.attribution.decomposition.posed import pose
@@ -21,7 +21,7 @@ def decomposed(model: nn.Module, inputs: Any, target: Any, method: str, rule: An
         As of `pose`.
     """
     by_rule = checked_rule(rule, epsilon) if method == "lrp" else None
-    with _evaluated(model):
+    with evaluated(model):
         posed = pose(model, inputs, target, watched=None if by_rule else recorded(model), **question)
         found, settings, shares = lrp(posed, *by_rule) if by_rule else cell_decomposition(posed)
     valid = posed.valid.to(found.device)

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lstm_explain.analyses.attribution.attribute import (
+from lstm_explain.analyses.attribution.asked import (
     LOOSEST,
     STEPS_AT_ONCE,
     TOLERANCE,
-    _as_points,
-    _check_independent,
-    _copies,
-    _element_in_words,
+    as_points,
+    check_independent,
+    copies,
+    element_in_words,
 )
 from lstm_explain.analyses.attribution.explained import Explained, targets_of
 from lstm_explain.errors import InputError
@@ -60,7 +60,7 @@ class Posed(NamedTuple):
 
     def in_words(self) -> tuple[str, ...]:
         """Which element of the output each example's number is."""
-        return tuple(_element_in_words(self.explained.index[row]) for row in range(len(self.points)))
+        return tuple(element_in_words(self.explained.index[row]) for row in range(len(self.points)))
 
     def whole(self, shares: Tensor) -> Tensor:
         """Whether shares ``(batch, any)`` are all of the output, within the tolerance or as near as they are rounded.
@@ -101,19 +101,19 @@ def pose(
         raise InputError(f"needed a positive tolerance, got {tolerance!r}")
     if internal_batch_size is not None and not (isinstance(internal_batch_size, int) and internal_batch_size > 0):
         raise InputError(f"needed internal_batch_size as a positive whole number, got {internal_batch_size!r}")
-    points, path, _ = _as_points(model, inputs, embedding)
+    points, path, _ = as_points(model, inputs, embedding)
     batch, time = points.shape[:2]
     known = None if lengths is None else checked_lengths(lengths, batch, time).cpu()
     explained = Explained(model, inputs.detach().clone(), path, additional_forward_args, output, targets_of(target, batch), known)
     rows_at_once = internal_batch_size or max(1, STEPS_AT_ONCE // time)
     # Of tokens, the first pass must not be square: it shows whether the model turns them.
-    copies = None if path is None else _copies(explained, points, time)
+    beside = None if path is None else copies(explained, points, time)
     rows = torch.arange(batch, device=points.device)
     with watched or nullcontext() as seen, torch.no_grad():
         numbers = torch.cat([explained(points[part].clone(), part) for part in rows.split(rows_at_once)])
     if not bool(numbers.isfinite().all()):
         example = int((~numbers.isfinite()).nonzero()[0])
         raise InputError(f"needed a finite output, got {float(numbers[example])} for example {example}")
-    _check_independent(_copies(explained, points, time) if copies is None else copies, numbers, points.dtype)
+    check_independent(copies(explained, points, time) if beside is None else beside, numbers, points.dtype)
     allowed = TOLERANCE.get(points.dtype, LOOSEST) if tolerance is None else tolerance
     return Posed(model, explained, points, path, known, rows_at_once, numbers, allowed, seen)

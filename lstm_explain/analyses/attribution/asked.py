@@ -1,0 +1,141 @@
+"""What is asked of a model before anything is attributed: points in the place of its inputs, and the number that they make."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lstm_explain.analyses.attribution.explained import Explained
+from lstm_explain.errors import InputError, as_input_error
+from lstm_explain.trajectory import checked_lengths
+
+Target = int | tuple[int, ...]
+
+STEPS_AT_ONCE = 16_384
+"""Time steps in one forward pass, unless `internal_batch_size` says otherwise."""
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
+"""What a residual may be, as a share of the difference of outputs; at lower precision than these, `LOOSEST`."""
+LOOSEST = 2e-2
+
+
+@contextmanager
+def evaluated(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, gradients on, and no cuDNN, whose recurrent layers have no backward pass in that mode; all put back after."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    cudnn = torch.backends.cudnn.enabled
+    try:
+        torch.backends.cudnn.enabled = False
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        torch.backends.cudnn.enabled = cudnn
+        for module, training in modes.items():
+            module.training = training
+
+
+def _embedding(model: nn.Module, path: str | None) -> tuple[str, nn.Embedding]:
+    """The layer in whose space tokens are attributed."""
+    found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
+    if path is not None:
+        if path not in found:
+            raise InputError(f"needed embedding as the path of a torch.nn.Embedding, one of {', '.join(found) or 'none'}, got {path!r}")
+        return path, found[path]
+    if len(found) != 1:
+        which = f"found {', '.join(found)}: say which with embedding=" if found else "found none: give features as floating-point numbers"
+        raise InputError(f"needed one torch.nn.Embedding to attribute whole-number inputs in its space, {which}")
+    return next(iter(found.items()))
+
+
+def as_points(model: nn.Module, inputs: Any, embedding: str | None) -> tuple[Tensor, str | None, nn.Embedding | None]:
+    """What is attributed: the inputs, or their embeddings, with the path of the embedding and the layer."""
+    if not isinstance(inputs, Tensor) or inputs.dim() not in (2, 3) or 0 in inputs.shape:
+        got = f"shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise InputError(f"needed inputs as a tensor (batch, time[, feature]), none of them zero, got {got}")
+    if inputs.is_complex():
+        raise InputError("needed real inputs, got complex ones")
+    if inputs.is_floating_point():
+        if embedding is not None:
+            raise InputError(f"needed whole-number inputs with embedding={embedding!r}, got {inputs.dtype}")
+        return inputs.detach().clone(), None, None
+    if inputs.dim() != 2:
+        raise InputError(f"needed whole-number inputs as (batch, time), or features as floating-point numbers, got {tuple(inputs.shape)}")
+    path, layer = _embedding(model, embedding)
+    with torch.no_grad(), as_input_error(f"{path} can't read the inputs"):
+        # Without the layer's hooks, which run when the model asks for the points.
+        return layer.forward(inputs.long()).detach().clone(), path, layer
+
+
+def numbers(explained: Explained, points: Tensor, rows_at_once: int, where: str) -> Tensor:
+    """The number to explain at one point for each example, without gradient; it must be finite."""
+    rows = torch.arange(len(points), device=points.device)
+    with torch.no_grad():
+        numbers = torch.cat([explained(points[part].clone(), part) for part in rows.split(rows_at_once)])
+    bad = (~numbers.isfinite()).nonzero()
+    if len(bad):
+        example = int(bad[0])
+        raise InputError(f"needed a finite output, got {float(numbers[example])} for example {example}{where}")
+    return numbers
+
+
+def copies(explained: Explained, points: Tensor, time: int) -> Tensor:
+    """The last example's number beside copies of itself."""
+    # Never as many as there are steps.
+    rows = torch.full((3 if time == 2 else 2,), len(points) - 1, device=points.device)
+    with torch.no_grad():
+        return explained(points[rows], rows)
+
+
+def check_independent(copies: Tensor, together: Tensor, dtype: torch.dtype) -> None:
+    """Each example's number must be its own: the same beside copies of itself as it was beside the others."""
+    gap = float((copies - together[-1]).abs().max())
+    if not gap <= torch.finfo(dtype).eps ** 0.5 * float(together[-1].abs().clamp(min=1)):
+        raise InputError(
+            f"needed a model that reads each example by itself, batch first: example {len(together) - 1}'s output changes by {gap:.2g} "
+            "with what is beside it in the batch; if the model reads time first, wrap it"
+        )
+
+
+def first_gradient(explained: Explained, points: Tensor) -> Tensor:
+    """The gradient of the first example, which shows that there is one."""
+    # Through a copy, so that a model that writes into its input meets no leaf.
+    leaf = points[:1].detach().clone().requires_grad_()
+    result = explained(leaf.clone(), torch.zeros(1, dtype=torch.int64, device=points.device))
+    gradient = torch.autograd.grad(result.sum(), leaf, allow_unused=True)[0] if result.requires_grad else None
+    if gradient is None:
+        raise InputError("needed a gradient from the output to the inputs, got none: something on the way detaches; occlusion needs none")
+    return gradient
+
+
+def output_shape(
+    model: nn.Module,
+    inputs: Tensor,
+    args: Any,
+    output: Callable[[Any], Tensor] | None,
+    embedding: str | None,
+    lengths: Tensor | Sequence[int] | None,
+) -> torch.Size:
+    """The shape of what the model returns for its longest example and copies of it.
+
+    Raises
+    ------
+    InputError
+        If the model can't be called with the inputs.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"needed a torch.nn.Module, got {type(model).__name__}")
+    with evaluated(model), torch.no_grad():
+        points, path, _ = as_points(model, inputs, embedding)
+        batch, time = points.shape[:2]
+        known = None if lengths is None else checked_lengths(lengths, batch, time).cpu()
+        longest = 0 if known is None else int(known.argmax())
+        # Never as many as there are steps.
+        rows = torch.full((3 if time == 2 else 2,), longest, device=points.device)
+        return Explained(model, inputs.detach().clone(), path, args, output, [None] * batch, known).shape(points[rows], rows)
+
+
+def element_in_words(index: tuple[int, ...]) -> str:
+    """An element of the output, as results name it."""
+    return f"output[{', '.join(map(str, index))}]" if index else "output"

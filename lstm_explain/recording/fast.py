@@ -4,34 +4,25 @@ What the model goes on with is then exactly what was recorded; it differs from t
 everything would cost what the first one saved, so that some steps of each call are recomputed, others each time.
 """
 
-import math
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from itertools import accumulate, count
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lstm_explain.errors import InputError, RecordingError
-from lstm_explain.nn.equations import Form, Weights, read, stepper, unedited
+from lstm_explain.nn.equations import Form, Weights
 from lstm_explain.nn.kernels import native
 from lstm_explain.nn.kernels.native import plain
 from lstm_explain.nn.layers import Run, run_layers, suffixes, weights_of
 from lstm_explain.nn.layout import Layout, lay_out
 from lstm_explain.nn.lstm import PeepholeLSTM
-from lstm_explain.recording.difference import Difference, compare
 from lstm_explain.recording.layers import opened_run, stacked
 from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, Sample, rows_of
+from lstm_explain.recording.sampling import SAMPLED, by_sample
 from lstm_explain.recording.stack import by_name, draws, initial_states, kind_of
 from lstm_explain.recording.stand_in import Opener
-
-SAMPLED = 32
-"""At most so many steps of each layer and call are recomputed."""
-
-_CALLS = count(1)
-_GOLDEN = (math.sqrt(5) - 1) / 2
-"""Multiples of it, without their whole parts, are spread evenly over 0..1 however many there are (Weyl 1916)."""
 
 
 def fast(ordinary: Opener) -> Opener:
@@ -86,7 +77,7 @@ def _lstm(module: Any, kind: str, form: Form, run: Run, given: bool) -> tuple[An
     returned = run.output, (run.h_n, run.c_n)
     opened = opened_run(run, form, returned, given=given, carries=not module.bidirectional)
     layers = [
-        _checked(one, kind, form, layer.x.detach(), layer.weights, layer.sizes)
+        _sampled(one, kind, form, layer.x.detach(), layer.weights, layer.sizes)
         for one, layer in zip(opened.layers, run.layers, strict=True)
     ]
     return returned, opened._replace(kind=kind, layers=layers, expected={}, sample=_sample(run.layers[0].x))
@@ -104,7 +95,7 @@ def _plain(
             reverse = names[at].endswith("_reverse")
             hidden, end, signals = plain.forward(kind, rows, initial[at], weights[at], layout.sizes, reverse)
             one = OpenedLayer(names[at], reverse, signals._asdict(), by_name([initial[at]]))
-            layers.append(_checked(one, kind, None, rows, weights[at], layout.sizes))
+            layers.append(_sampled(one, kind, None, rows, weights[at], layout.sizes))
             tops.append(hidden)
             last.append(end)
         rows = torch.cat(tops, dim=1) if directions == 2 else tops[0]
@@ -129,43 +120,6 @@ def _sample(rows: Tensor) -> Sample:
     return Sample(min(SAMPLED, len(rows)), len(rows))
 
 
-def _checked(layer: OpenedLayer, kind: str, form: Form | None, x: Tensor, weights: Weights, sizes: Sequence[int]) -> OpenedLayer:
-    """A layer, with what it takes to check it: the readable step at some of its rows."""
-
-    def checked() -> Iterator[Difference]:
-        rows = _spread(len(x), next(_CALLS) * _GOLDEN % 1)
-        at, earlier = torch.tensor(rows), _rows_before(rows, sizes, layer.reverse)
-        states = [_seen(layer.signals[name], initial, earlier) for name, initial in layer.initial.items()]
-        expected = stepper(kind, form, weights)(read(x[at], weights), states, unedited)
-        yield compare(torch.cat([signal[at] for signal in layer.signals.values()], 1), torch.cat(list(expected.values()), 1))
-
-    return layer._replace(checked=checked)
-
-
-def _spread(rows: int, offset: float) -> list[int]:
-    """Some of so many rows, one from each of as many parts, all of which begin equally far from it."""
-    some = min(SAMPLED, rows)
-    return [int((part + offset) * rows / some) for part in range(some)]
-
-
-def _rows_before(rows: Sequence[int], sizes: Sequence[int], reverse: bool) -> list[int]:
-    """The row that each row's step started from; -1 - b where that is the initial state of sequence b."""
-    if (batch := sizes[-1]) == sizes[0]:
-        away = batch if reverse else -batch
-        return [row + away if 0 <= row + away < batch * len(sizes) else -1 - row % batch for row in rows]
-    starts = [0, *accumulate(sizes)]
-    found = []
-    for row in rows:
-        t = bisect_right(starts, row) - 1
-        b, other = row - starts[t], t + 1 if reverse else t - 1
-        within = 0 <= other < len(sizes) and b < sizes[other]
-        found.append(starts[other] + b if within else -1 - b)
-    return found
-
-
-def _seen(after: Tensor, initial: Tensor, earlier: Sequence[int]) -> Tensor:
-    """The states that some rows started from."""
-    seen = after[torch.tensor(earlier)]  # a negative row is one of the last, and replaced
-    for at in (at for at, row in enumerate(earlier) if row < 0):
-        seen[at] = initial[-1 - earlier[at]]
-    return seen
+def _sampled(layer: OpenedLayer, kind: str, form: Form | None, x: Tensor, weights: Weights, sizes: Sequence[int]) -> OpenedLayer:
+    """A layer, with what it takes to check it."""
+    return layer._replace(checked=partial(by_sample, kind, form, weights, x, layer.signals, layer.initial, sizes, layer.reverse))

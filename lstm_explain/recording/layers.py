@@ -8,12 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from lstm_explain.nn.equations import Form, Step, Weights, step
+from lstm_explain.nn.kernels import native
+from lstm_explain.nn.kernels.native import layer as compiled
 from lstm_explain.nn.layers import LayerRun, Run, run_layers
 from lstm_explain.nn.layout import Layout
 from lstm_explain.nn.lstm import PeepholeLSTM
 from lstm_explain.recording.difference import Difference, compare, wide
 from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, input_and_state, mismatch, rows_of
-from lstm_explain.recording.stack import draws, random_state, repeatable
+from lstm_explain.recording.sampling import by_sample
+from lstm_explain.recording.stack import by_name, draws, random_state, repeatable
 
 _ROWS = 4096
 """How many steps are recomputed at once: bounds memory, changes nothing else."""
@@ -75,21 +78,43 @@ def opened_run(run: Run, form: Form, returned: Any, *, given: bool, carries: boo
 
 def own_layer(layer: LayerRun, form: Form) -> OpenedLayer:
     """One layer and direction of our own as it ran."""
-    i, f, g, o = layer.saved.gates.unbind(1)
-    signals = Step(i, f, g, o, layer.saved.cell, layer.saved.hidden)._asdict()
     return OpenedLayer(
         suffix=layer.suffix,
         reverse=layer.reverse,
-        signals={name: wide(signal) for name, signal in signals.items()},
+        signals={name: wide(signal) for name, signal in _signals(layer).items()},
         initial={"hidden_state": wide(layer.initial_h), "cell_state": wide(layer.initial_c)},
         weights=kept_weights(layer.weights),
-        checked=partial(_by_the_equations, layer, form),
+        checked=partial(_checked, layer, form),
     )
+
+
+def _signals(layer: LayerRun) -> dict[str, Tensor]:
+    i, f, g, o = layer.saved.gates.unbind(1)
+    return Step(i, f, g, o, layer.saved.cell, layer.saved.hidden)._asdict()
 
 
 def kept_weights(weights: Weights) -> dict[str, Tensor]:
     """The weights that a trajectory's own equations need."""
     return {name: wide(weight).clone() for name in ("weight_ch", "weight_hr") if (weight := getattr(weights, name)) is not None}
+
+
+def _checked(layer: LayerRun, form: Form) -> Iterator[Difference]:
+    """Every recorded value beside its equation, from the recorded state before it.
+
+    The compiled kernels do it where they can, with products of PyTorch's; what they share with the kernels that ran the layer, their
+    nonlinearities, is held against PyTorch's own at a sample of steps.
+    """
+    tensors = (*layer.saved, layer.x, layer.initial_h, layer.initial_c, *layer.weights)
+    if layer.weights.weight_hr is None and native.serves(*tensors):
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            x, h0, c0 = layer.x.detach(), layer.initial_h.detach(), layer.initial_c.detach()
+            found = compiled.held(layer.saved, x, h0, c0, layer.weights, form, layer.sizes, layer.reverse)
+            if not found.nonfinite:
+                yield Difference(found.difference, found.scale, 0)
+                signals, states = _signals(layer), by_name([h0, c0])
+                yield from by_sample("peephole_lstm", form, layer.weights, x, signals, states, layer.sizes, layer.reverse)
+                return
+    yield from _by_the_equations(layer, form)
 
 
 def _by_the_equations(layer: LayerRun, form: Form) -> Iterator[Difference]:

@@ -14,8 +14,7 @@ import lstm_explain as lx
 from lstm_explain.errors import CertificateError, InputError
 from lstm_explain.nn.kernels import native
 from lstm_explain.nn.kernels.native import plain
-from lstm_explain.recording import fast
-from lstm_explain.recording.fast import SAMPLED
+from lstm_explain.recording.sampling import SAMPLED, spread
 
 pytestmark = pytest.mark.skipif(native.backend().name == "torch", reason=native.backend().why)
 
@@ -101,7 +100,7 @@ def test_it_survives_a_file(tmp_path):
 @pytest.mark.parametrize("rows", [1, SAMPLED - 1, SAMPLED, SAMPLED + 1, 1000])
 def test_each_call_is_sampled_evenly_and_elsewhere(rows):
     some = min(rows, SAMPLED)
-    seen = [fast._spread(rows, offset) for offset in (0.0, 0.3, 0.999)]
+    seen = [spread(rows, offset) for offset in (0.0, 0.3, 0.999)]
     for found in seen:
         assert len(set(found)) == some and 0 <= min(found) and max(found) < rows
         assert all(part * rows // some <= row <= (part + 1) * rows / some for part, row in enumerate(found))

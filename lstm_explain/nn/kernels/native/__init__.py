@@ -66,6 +66,10 @@ class _LSTMCheck(ctypes.Structure):
     )
 
 
+class _LSTMHeld(ctypes.Structure):
+    _fields_ = [*_fields("z", "before", "diagonal", "gates", "cell", "hidden"), ("wiring", ctypes.c_int)]
+
+
 class _Signal(ctypes.Structure):
     _fields_ = [("values", ctypes.c_void_p), ("batch_stride", ctypes.c_long), ("time_stride", ctypes.c_long)]
 
@@ -102,6 +106,7 @@ class _Tally(ctypes.Structure):
 _CHECKS = {
     "lx_lstm_replay_run": _LSTMReplay,
     "lx_lstm_check_run": _LSTMCheck,
+    "lx_lstm_held_run": _LSTMHeld,
     "lx_lstm_named_run": _LSTMNamed,
     "lx_gru_replay_run": _GRUReplay,
     "lx_tally_run": _Tally,
@@ -291,6 +296,24 @@ def lstm_check(
         None if kept_hidden is None else kept_hidden.data_ptr(),
     )
     return _run("lx_lstm_check_run", call, gates.dtype)
+
+
+def lstm_held(z: Tensor, before: Tensor, diagonal: Tensor | None, graves: bool, gates: Tensor, cell: Tensor, hidden: Tensor) -> Found:
+    """Every signal of an LSTM held against what its pre-activations give.
+
+    Parameters
+    ----------
+    z : Tensor ``(rows, 4 * hidden)``
+        Pre-activations, without diagonal peepholes.
+    before : Tensor ``(rows, hidden)``
+        The cell states that the rows started from.
+    diagonal : Tensor ``(4 or 3, hidden)`` or None
+        Diagonal peepholes, three where `graves` says that the output gate sees the new cell state and the candidate none.
+    gates, cell, hidden : Tensor ``(rows, 4, hidden)``, ``(rows, hidden)``, ``(rows, hidden)``
+        What was recorded.
+    """
+    tensors = [None if one is None else one.data_ptr() for one in (z, before, diagonal, gates, cell, hidden)]
+    return _run("lx_lstm_held_run", _LSTMHeld(layout((len(cell),), cell.shape[1], False), *tensors, graves), cell.dtype)
 
 
 def lstm_named(signals: Step, initial: Tensor, valid: Tensor, first_step: Tensor, steps: int, reverse: bool) -> Found:

@@ -84,6 +84,7 @@ const lx_kernels LX_TABLE(LX_ISA) = {
     .lstm_backward = {CAT3(lstm_backward, f32, LX_ISA), CAT3(lstm_backward, f64, LX_ISA)},
     .lstm_replay = {CAT3(lstm_replay, f32, LX_ISA), CAT3(lstm_replay, f64, LX_ISA)},
     .lstm_check = {CAT3(lstm_check, f32, LX_ISA), CAT3(lstm_check, f64, LX_ISA)},
+    .lstm_held = {CAT3(lstm_held, f32, LX_ISA), CAT3(lstm_held, f64, LX_ISA)},
     .lstm_named = {CAT3(lstm_named, f32, LX_ISA), CAT3(lstm_named, f64, LX_ISA)},
     .gru_replay = {CAT3(gru_replay, f32, LX_ISA), CAT3(gru_replay, f64, LX_ISA)},
     .tally = {CAT3(tally, f32, LX_ISA), CAT3(tally, f64, LX_ISA)},

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lstm_explain.nn.equations import Form, Weights
 from lstm_explain.nn.kernels import native
+from lstm_explain.nn.kernels.native import Found
 from lstm_explain.nn.kernels.sequence import Computed, Gradients, Lines, Saved, before, steps_of
 
 _CHUNK = 1 << 22
@@ -236,6 +237,35 @@ def _to_lines(
     call = _Backward(lstm, _lines(lines), last, stop, 0, *map(address, before_rows), stride, *map(address, tensors))
     run(ctypes.byref(call), is_double, threads, False)
     return d_start[0] if mine == 1 else d_start.sum(0)
+
+
+def held(saved: Saved, x: Tensor, h0: Tensor, c0: Tensor, weights: Weights, form: Form, sizes: Sequence[int], reverse: bool) -> Found:
+    """Everything that a forward pass without projection has saved, held against its equations, each row from the states before it.
+
+    Pre-activations are made once more, by PyTorch's products.
+    """
+    W_x, W_h, b_x, b_h, W_c, _ = _contiguous(weights)
+    gates, cell, hidden = saved
+    rows, _, H = gates.shape
+    full = W_c is not None and form.peephole == "full"
+    bias = None if b_x is None or b_h is None else b_x + b_h
+    h_seen, c_seen = _seen(hidden, h0, sizes, reverse), _seen(cell, c0, sizes, reverse)
+    most = max(1, _CHUNK // (4 * H * x.element_size()) // sizes[0]) * sizes[0]  # whole steps
+    z, found = x.new_empty(min(most, rows), 4 * H), []
+    for start in range(0, rows, most):
+        at = slice(start, min(start + most, rows))
+        part, h, c = z[: at.stop - start], h_seen(at), c_seen(at)
+        torch.mm(x[at], W_x.T, out=part) if bias is None else torch.addmm(bias, x[at], W_x.T, out=part)
+        part.addmm_(h, W_h.T)
+        if full and W_c is not None and form.wiring == "previous":
+            part.addmm_(c, W_c.T)
+        elif full and W_c is not None:
+            part[:, : 2 * H].addmm_(c, W_c[: 2 * H].T)
+            part[:, 3 * H :].addmm_(cell[at], W_c[2 * H :].T)
+        found.append(
+            native.lstm_held(part, c.contiguous(), None if full else W_c, form.wiring == "graves", gates[at], cell[at], hidden[at])
+        )
+    return Found(max(one.difference for one in found), max(one.scale for one in found), any(one.nonfinite for one in found))
 
 
 def _transposed(gradient: Tensor | None) -> Tensor | None:

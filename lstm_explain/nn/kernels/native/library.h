@@ -68,6 +68,17 @@ typedef struct {
   long time;              /* how many steps there are in all */
 } lx_lstm_named;
 
+/* Every signal of an LSTM held against what its pre-activations give; rows in any order, side by side, as many as the layout's one step has.
+ * Matrices of peepholes are in the pre-activations already, diagonal ones aren't. */
+typedef struct {
+  lx_layout layout;
+  const void *z;        /* (rows, 4, units) */
+  const void *before;   /* (rows, units): the cell states that the rows started from */
+  const void *diagonal; /* null where there are none */
+  const void *gates, *cell, *hidden;
+  int wiring;
+} lx_lstm_held;
+
 /* Counts and sums of one signal over the steps that are valid. The layout is one row of the units, since threads share these; results are added to. */
 typedef struct {
   lx_layout layout;
@@ -206,6 +217,7 @@ typedef struct {
   void (*lstm_backward[2])(const lx_lstm_backward *, const lx_part *, int thread);
   void (*lstm_replay[2])(const lx_lstm_replay *, const lx_part *, lx_found *);
   void (*lstm_check[2])(const lx_lstm_check *, const lx_part *, lx_found *);
+  void (*lstm_held[2])(const lx_lstm_held *, const lx_part *, lx_found *);
   void (*lstm_named[2])(const lx_lstm_named *, const lx_part *, lx_found *);
   void (*gru_replay[2])(const lx_gru_replay *, const lx_part *, lx_found *);
   void (*tally[2])(const lx_tally *, const lx_part *, lx_found *);

@@ -122,3 +122,39 @@ static void NAME(gru_replay)(const lx_gru_replay *call, const lx_part *part, lx_
   }
   NAME(found)(&check, found);
 }
+
+static inline __attribute__((always_inline)) void NAME(lstm_held_units)(
+    const lx_lstm_held *call, const REAL *z, const REAL *before, const REAL *gates, const REAL *cell, const REAL *hidden, NAME(Check) * check, long u, long n) {
+  const long H = call->layout.units;
+  const REAL *p = call->diagonal;
+  const V c = NAME(load)(before + u, n);
+  V z_i = NAME(load)(z + u, n), z_f = NAME(load)(z + H + u, n), z_g = NAME(load)(z + 2 * H + u, n), z_o = NAME(load)(z + 3 * H + u, n);
+  if (p) {
+    z_i += NAME(load)(p + u, n) * c, z_f += NAME(load)(p + H + u, n) * c;
+    if (call->wiring == LX_PREVIOUS)
+      z_g += NAME(load)(p + 2 * H + u, n) * c, z_o += NAME(load)(p + 3 * H + u, n) * c;
+  }
+  const V i = NAME(sigmoid)(z_i), f = NAME(sigmoid)(z_f), g = NAME(hyperbolic)(z_g), c_new = f * c + i * g;
+  if (p && call->wiring == LX_GRAVES)
+    z_o += NAME(load)(p + 2 * H + u, n) * c_new;
+  const V o = NAME(sigmoid)(z_o);
+  NAME(compare)(check, NAME(load)(gates + u, n), i, n);
+  NAME(compare)(check, NAME(load)(gates + H + u, n), f, n);
+  NAME(compare)(check, NAME(load)(gates + 2 * H + u, n), g, n);
+  NAME(compare)(check, NAME(load)(gates + 3 * H + u, n), o, n);
+  NAME(compare)(check, NAME(load)(cell + u, n), c_new, n);
+  NAME(compare)(check, NAME(load)(hidden + u, n), o * NAME(hyperbolic)(c_new), n);
+}
+
+static void NAME(lstm_held)(const lx_lstm_held *call, const lx_part *part, lx_found *found) {
+  const long H = call->layout.units;
+  NAME(Check) check = {0};
+  for (long row = part->batch_from; row < part->batch_to; row++) {
+    const REAL *z = (const REAL *)call->z + row * 4 * H, *gates = (const REAL *)call->gates + row * 4 * H;
+    const REAL *before = (const REAL *)call->before + row * H, *cell = (const REAL *)call->cell + row * H, *hidden = (const REAL *)call->hidden + row * H;
+#define UNITS(u, n) NAME(lstm_held_units)(call, z, before, gates, cell, hidden, &check, u, n)
+    EACH_VECTOR(part, UNITS);
+#undef UNITS
+  }
+  NAME(found)(&check, found);
+}

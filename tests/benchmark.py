@@ -192,10 +192,8 @@ def drawn(path, shape, rounds):
     ax.invert_yaxis()
     ax.grid(False, axis="y")
     ax.margins(x=0.12)
-    threads = torch.get_num_threads()
-    ax.set(
-        xlabel=f"time, in forward passes of torch.nn.LSTM: batch {batch}, {steps} steps, {features} features, {units} units, {threads} threads"
-    )
+    sizes = f"batch {batch}, {steps} steps, {features} features, {units} units"
+    ax.set(xlabel=f"time, in forward passes of torch.nn.LSTM: {sizes}, {torch.get_num_threads()} threads")
     every, certified = (medians[next(at for at, name in enumerate(names) if word in name)] for word in ("fast=True", "certified"))
     ax.set_title(f"Every gate at every step of torch.nn.LSTM: {every:.1f} forward passes, certified {certified:.1f}")
     figure.savefig(path, bbox_inches="tight")

@@ -18,7 +18,7 @@ each other, given as a share of the matrix's Frobenius norm.
 In a GRU the update gate z is the share of the state that is kept, and stands in for f. An RNN has no such gate.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,6 +31,7 @@ from lstm_explain.accumulators import Sums, tally, total
 from lstm_explain.display import jsonable, number, table
 from lstm_explain.errors import InputError
 from lstm_explain.nn.equations import peephole_of
+from lstm_explain.nn.kernels import native
 from lstm_explain.recording.recording import Recording
 from lstm_explain.trajectory import Padding, Trajectory, together
 
@@ -185,9 +186,7 @@ class Timescale:
         sums.add("resets", found.below[0])
         sums.add("f", f_sum)
         sums.add("ln f", found.ln)
-        parts = (tensor.split(_SEQUENCES) for tensor in (keep, trajectory.valid, trajectory.edited()))
-        for f, valid, edited in zip(*parts, strict=True):
-            _add_survival(sums, f, valid, edited)
+        _add_survival(sums, keep, trajectory.valid, trajectory.edited())
         if "weight_ch" in trajectory.weights:
             _add_retention(sums, trajectory)
         else:
@@ -222,23 +221,41 @@ def _add_survival(sums: Sums, f: Tensor, valid: Tensor, edited: Tensor) -> None:
 
     A run doesn't go on over a step whose state was edited: what it started from isn't what the step before had left.
     """
-    # A run of k is two shorter runs end to end: one product for each lag, and no logarithm that a zero could break.
-    products = {1: f.where(valid.unsqueeze(2), 0.0).to(torch.promote_types(f.dtype, torch.float32))}
-    runs = {1: valid}
-    for lag in LAGS:
-        if lag > f.shape[1]:
-            break
-        first, second = lag // 2, lag - lag // 2
-        if lag > 1:
-            n = f.shape[1] - lag + 1
-            products[lag] = products[first][:, :n] * products[second][:, first : first + n]
-            runs[lag] = runs[first][:, :n] & runs[second][:, first : first + n] & ~edited[:, first : first + n]
-            if edited.any():
-                products[lag] = products[lag].where(runs[lag].unsqueeze(2), 0.0)
-        sums.add(f"survival {lag}", total(products[lag].flatten(0, 1)))
+    lags = [lag for lag in LAGS if lag <= f.shape[1]]
+    runs = _runs(valid, edited, lags)
+    for lag in lags:
         sums.add(f"runs {lag}", int(runs[lag].sum()))
+    if native.serves(f) and valid.is_cpu and f.stride(2) == 1 and not edited.any():
+        for lag, left in zip(lags, native.survival(f, valid, lags), strict=True):
+            sums.add(f"survival {lag}", left)
+        return
+    for rows in torch.arange(len(f), device=f.device).split(_SEQUENCES):
+        for lag, product in _products(f[rows], {lag: mask[rows] for lag, mask in runs.items()}):
+            sums.add(f"survival {lag}", total(product.flatten(0, 1)))
+
+
+def _runs(valid: Tensor, edited: Tensor, lags: Sequence[int]) -> dict[int, Tensor]:
+    """Where runs of so many steps begin, ``(batch, time - lag + 1)``: two shorter ones end to end."""
+    runs = {1: valid}
+    for lag in lags[1:]:
+        first, n = lag // 2, valid.shape[1] - lag + 1
+        runs[lag] = runs[first][:, :n] & runs[lag - first][:, first : first + n] & ~edited[:, first : first + n]
+    return runs
+
+
+def _products(f: Tensor, runs: Mapping[int, Tensor]) -> Iterator[tuple[int, Tensor]]:
+    """The product of each run: one multiplication for each length, and no logarithm that a zero could break."""
+    products: dict[int, Tensor] = {}
+    for lag, begins in runs.items():
+        first, n = lag // 2, begins.shape[1]
+        if lag == 1:
+            product = f.to(torch.promote_types(f.dtype, torch.float32))
+        else:
+            product = products[first][:, :n] * products[lag - first][:, first : first + n]
+        products[lag] = product.where(begins.unsqueeze(2), 0.0)
+        yield lag, products[lag]
         for done in [old for old in products if 2 * old < lag]:
-            del products[done], runs[done]
+            del products[done]
 
 
 def _add_retention(sums: Sums, trajectory: Trajectory) -> None:

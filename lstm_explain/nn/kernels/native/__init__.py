@@ -103,6 +103,16 @@ class _Tally(ctypes.Structure):
     ]
 
 
+class _Survival(ctypes.Structure):
+    _fields_ = [
+        ("layout", Layout),
+        ("signal", _Signal),
+        ("valid", _Signal),
+        *((name, ctypes.c_long) for name in ("batch", "time", "count")),
+        *((name, ctypes.c_void_p) for name in ("lags", "first", "second", "sums", "room")),
+    ]
+
+
 _CHECKS = {
     "lx_lstm_replay_run": _LSTMReplay,
     "lx_lstm_check_run": _LSTMCheck,
@@ -110,6 +120,7 @@ _CHECKS = {
     "lx_lstm_named_run": _LSTMNamed,
     "lx_gru_replay_run": _GRUReplay,
     "lx_tally_run": _Tally,
+    "lx_survival_run": _Survival,
 }
 
 
@@ -420,3 +431,36 @@ def tally(signal: Tensor, valid: Tensor, low: Tensor, high: Tensor, edges: Tenso
     with np.errstate(divide="ignore", invalid="ignore"):
         logarithms = np.log(mantissa) + exponent * np.log(2.0) if ln else None
     return Tallied(nonfinite, below, above, total, squares, logarithms, None if edges is None else histogram.sum(0))
+
+
+def survival(signal: Tensor, valid: Tensor, lags: Sequence[int]) -> NDArray[np.float64]:
+    """The sums of the products of `lags` consecutive values, over all places where so many are valid: ``(lag, unit)``.
+
+    Parameters
+    ----------
+    signal : Tensor ``(batch, time, unit)``
+        Of any strides, but for units, which lie side by side.
+    valid : Tensor of bool ``(batch, time)``
+    lags : sequence of int
+        From 1 on; each half of a lag, rounded down and up, stands one or two places before it.
+    """
+    batch, time, units = signal.shape
+    places = {lag: at for at, lag in enumerate(lags)}
+    halves = [(0, 0), *((places[lag // 2], places[lag - lag // 2]) for lag in lags[1:])]
+    assert lags[0] == 1 and all(at - 2 <= half < at for at, pair in enumerate(halves[1:], 1) for half in pair)
+    of_each = np.array([lags, *zip(*halves, strict=True)], np.int64)
+    sums = np.zeros((len(lags), units))
+    room = signal.new_empty((-(-units // 16) * 16, 3, time))
+    call = _Survival(
+        layout((1,), units, False),
+        _Signal(signal.data_ptr(), *signal.stride()[:2]),
+        _Signal(valid.data_ptr(), *valid.stride()),
+        batch,
+        time,
+        len(lags),
+        *(row.ctypes.data for row in of_each),
+        sums.ctypes.data,
+        room.data_ptr(),
+    )
+    _run("lx_survival_run", call, signal.dtype)
+    return sums

@@ -26,6 +26,7 @@
 #include "named.h"
 #include "replay.h"
 #include "tally.h"
+#include "survival.h"
 #include "product.h"
 #include "forward.h"
 #include "plain.h"
@@ -65,6 +66,7 @@
 #include "named.h"
 #include "replay.h"
 #include "tally.h"
+#include "survival.h"
 #include "product.h"
 #include "forward.h"
 #include "plain.h"
@@ -88,4 +90,5 @@ const lx_kernels LX_TABLE(LX_ISA) = {
     .lstm_named = {CAT3(lstm_named, f32, LX_ISA), CAT3(lstm_named, f64, LX_ISA)},
     .gru_replay = {CAT3(gru_replay, f32, LX_ISA), CAT3(gru_replay, f64, LX_ISA)},
     .tally = {CAT3(tally, f32, LX_ISA), CAT3(tally, f64, LX_ISA)},
+    .survival = {CAT3(survival, f32, LX_ISA), CAT3(survival, f64, LX_ISA)},
 };

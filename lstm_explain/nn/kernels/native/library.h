@@ -95,6 +95,17 @@ typedef struct {
   int64_t *histogram;                 /* (units / 16 rounded up, bins) */
 } lx_tally;
 
+/* Sums of the products of `lags` consecutive values, over all places where so many are valid. The layout is one row of the units. A lag is made of
+ * the `first` and the `second` of those before it, no more than two places before; the first lag is 1. */
+typedef struct {
+  lx_layout layout;
+  lx_signal signal, valid;
+  long batch, time, count;
+  const int64_t *lags, *first, *second;
+  double *sums; /* (count, units), added to */
+  void *room;   /* (units rounded up to whole lines, 3, time) */
+} lx_survival;
+
 /* Gates come as what the input and what the state before gave, each with its bias, and stay as r, z, n in `input`. */
 typedef struct {
   lx_layout layout;
@@ -221,6 +232,7 @@ typedef struct {
   void (*lstm_named[2])(const lx_lstm_named *, const lx_part *, lx_found *);
   void (*gru_replay[2])(const lx_gru_replay *, const lx_part *, lx_found *);
   void (*tally[2])(const lx_tally *, const lx_part *, lx_found *);
+  void (*survival[2])(const lx_survival *, const lx_part *, lx_found *);
 } lx_kernels;
 
 extern const lx_kernels lx_kernels_baseline;

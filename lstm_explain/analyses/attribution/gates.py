@@ -49,12 +49,20 @@ class _Held:
             return self._explained(self._inputs[rows].clone(), rows)
 
 
-def _check_place(model: nn.Module, layer: str, signal: str) -> None:
-    """Whether the model has the layer, and the layer the signal."""
+def _check_place(model: nn.Module, layer: str, signal: str) -> Sequence[str] | None:
+    """Whether the model has the layer, and the layer the signal: what is to be recorded, all of a registered cell."""
     known = layers_in(model)
     if layer not in known:
         raise InputError(f"needed layer as one of {', '.join(known) or '(no recurrent layers)'}, got {layer!r}{_near(layer, list(known))}")
-    words = words_of(known[layer].module) or ("hidden_state",)
+    # What a registered cell has, its equations say when they run.
+    words = words_of(known[layer].module)
+    if words is None:
+        return None
+    _check_signal(layer, signal, words)
+    return (signal,)
+
+
+def _check_signal(layer: str, signal: str, words: Sequence[str]) -> None:
     if signal not in words:
         raise InputError(f"needed signal as one of {', '.join(words)} of {layer}, got {signal!r}{_near(signal, words)}")
 
@@ -77,20 +85,20 @@ def _check_settings(method: str, baselines: Any, tolerance: Any, whole: dict[str
 
 
 def _recorded(
-    model: nn.Module, inputs: Tensor, layer: str, signal: str, explained: Explained, lengths: Tensor | None
+    model: nn.Module, inputs: Tensor, layer: str, kept: Sequence[str] | None, explained: Explained, lengths: Tensor | None
 ) -> tuple[Trajectory, Tensor]:
-    """The signal as it was, and the number that the model says by itself ``(batch,)``."""
+    """The layer as it was, and the number that the model says by itself ``(batch,)``."""
     batch = len(inputs)
-    with torch.no_grad(), record(model, layers=layer, signals=(signal,), lengths=lengths) as recording:
+    with torch.no_grad(), record(model, layers=layer, signals=kept, lengths=lengths) as recording:
         by_itself = explained(inputs.clone(), torch.arange(batch, device=inputs.device))
-    if layer not in recording or len(recording[layer].valid) != batch:
-        count = len(recording[layer].valid) if layer in recording else 0
+    count = len(recording[layer].valid) if layer in recording else 0
+    if count != batch:
         raise InputError(f"needed a model that runs {layer} over each of {batch} examples once, got {count} sequences of it")
     return recording[layer], by_itself
 
 
 def _baseline(given: float | Tensor | str | None, values: Tensor, valid: Tensor) -> Tensor:
-    """What stands for "nothing was there", for every step and unit; at padding the values themselves."""
+    """What stands for "nothing was there", for every step and unit; padding isn't held, whatever stands there."""
     if isinstance(given, str):
         if given != "mean":
             raise InputError(f"needed baselines as a number, a tensor or 'mean', got {given!r}")
@@ -108,7 +116,7 @@ def _baseline(given: float | Tensor | str | None, values: Tensor, valid: Tensor)
         except RuntimeError:
             needed = f"(batch, time, unit) = {tuple(values.shape)}"
             raise InputError(f"needed baselines as a number or a tensor that broadcasts to {needed}, got shape {shape}") from None
-    return torch.where(valid.unsqueeze(2), baseline, values)
+    return baseline
 
 
 def _noop(held: _Held, values: Tensor, by_itself: Tensor, rows_at_once: int, layer: str) -> tuple[Tensor, Tensor]:
@@ -164,7 +172,7 @@ def gate_attribution(
     layer : str
         Its name in a recording: ``"encoder.lstm.l1"``, ``"gru.l0_reverse"``, the path of a cell.
     signal : str
-        ``"forget_gate"``, ``"cell_state"``, ... as the layer's kind has them; of a registered cell ``"hidden_state"``.
+        ``"forget_gate"``, ``"cell_state"``, ... as the layer's kind has them; of a registered cell the hidden state, which comes last.
     target : optional
         As in `attribute`.
     method : {"integrated_gradients", "gradient", "gradient_x_difference", "ablation"}
@@ -213,7 +221,7 @@ def gate_attribution(
     if not isinstance(model, nn.Module):
         raise InputError(f"needed a torch.nn.Module, got {type(model).__name__}")
     model = unwrapped(model)
-    _check_place(model, layer, signal)
+    kept = _check_place(model, layer, signal)
     _check_settings(method, baselines, tolerance, {"n_steps": n_steps, "internal_batch_size": internal_batch_size})
     if not isinstance(inputs, Tensor) or inputs.dim() not in (2, 3) or 0 in inputs.shape:
         got = f"shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else type(inputs).__name__
@@ -223,7 +231,8 @@ def gate_attribution(
     with evaluated(model):
         inputs = inputs.detach().clone()
         explained = Explained(model, inputs, None, additional_forward_args, output, targets_of(target, batch), known)
-        trajectory, by_itself = _recorded(model, inputs, layer, signal, explained, known)
+        trajectory, by_itself = _recorded(model, inputs, layer, kept, explained, known)
+        _check_signal(layer, signal, list(trajectory.signals))
         check_independent(copies(explained, inputs, time), by_itself, by_itself.dtype)
         values, steps = trajectory.signal(signal).clone(), trajectory.valid
         valid = steps.to(values.device).unsqueeze(2).expand_as(values)

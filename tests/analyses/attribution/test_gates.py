@@ -213,6 +213,17 @@ class Loop(nn.Module):
         return score(torch.stack(steps, 1))
 
 
+class Started(Loop):
+    """A loop that gives its cell a state to start from."""
+
+    def forward(self, x):
+        state, steps = x.new_zeros(len(x), 2), []
+        for x_t in x.unbind(1):
+            state = self.cell(x_t, state)
+            steps.append(state)
+        return score(torch.stack(steps, 1))
+
+
 @pytest.mark.parametrize(("cell", "layer", "signal"), [(nn.LSTMCell, nn.LSTM, "forget_gate"), (nn.GRUCell, nn.GRU, "update_gate")])
 def test_a_cell_in_a_loop_is_as_the_layer(cell, layer, signal):
     stack = randomise(layer(**SIZES))
@@ -224,6 +235,33 @@ def test_a_cell_in_a_loop_is_as_the_layer(cell, layer, signal):
             lx.gate_attribution(net, x, key, signal, method=method) for net, key in ((loop, "cell"), (Score(stack), "stack.l0"))
         )
         close(ours.attributions, theirs.attributions)
+
+
+class Leaky(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.keep, self.read = nn.Linear(2, 2, dtype=torch.float64), nn.Linear(2, 2, dtype=torch.float64)
+
+    def forward(self, x, h):
+        return leaky(self, x, h)["hidden_state"]
+
+
+def leaky(cell, x, h):
+    f, g = torch.sigmoid(cell.keep(x) + h), torch.tanh(cell.read(x))
+    return {"forget_gate": f, "candidate": g, "hidden_state": f * h + (1 - f) * g}
+
+
+def test_a_registered_cell_has_its_hidden_state_held():
+    lx.register(Leaky, leaky)
+    model, x = Started(randomise(Leaky())), features(2, 4, 2)
+    with lx.record(model) as recording:
+        model(x)
+    hidden = recording["cell"].hidden_state
+    found = lx.gate_attribution(model, x, "cell", "hidden_state", method="gradient")
+    close(found.attributions, slopes(lambda held: score(held).sum(), hidden))
+    assert refused(model, x, "cell", "forget_gate", target=None).startswith("needed hidden_state of cell, got forget_gate: ")
+    gate = refused(model, x, "cell", "forgot_gate", target=None)
+    assert gate.startswith("needed signal as one of ") and gate.endswith("of cell, got 'forgot_gate', did you mean 'forget_gate'?")
 
 
 def test_tokens_and_single_precision():
@@ -254,6 +292,11 @@ class Sorting(nn.Module):
     def forward(self, x):
         order = x[:, 0, 0].argsort()
         return self.lstm(x[order])[0][:, -1, 0][order.argsort()]
+
+
+class Twice(Score):
+    def forward(self, x):
+        return super().forward(x) + super().forward(x.flip(1))
 
 
 class Detached(Score):
@@ -289,6 +332,8 @@ def test_what_is_wrong_is_said_in_one_line():
     assert refused(7, x) == "needed a torch.nn.Module, got int"
     sorting = refused(Sorting(), features(), "lstm.l0", target=None)
     assert sorting.startswith("needed a model that gives lstm.l0 its sequences in the order of the inputs")
+    twice = refused(Twice(randomise(nn.LSTM(**SIZES))), features(2, 4, 2), "stack.l0", target=None)
+    assert twice == "needed a model that runs stack.l0 over each of 2 examples once, got 4 sequences of it"
     detached = refused(Detached(randomise(nn.LSTM(**SIZES))), features(2, 4, 2), "stack.l0", target=None)
     assert detached.endswith("got none: something on the way detaches; ablation needs none")
 

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.functional import one_hot
 
 import lstm_explain as lx
+from lstm_explain.recording.cells import REGISTERED
 
 SIZES = {"input_size": 2, "hidden_size": 2, "batch_first": True, "dtype": torch.float64}
 LSTM = ("input_gate", "forget_gate", "cell_candidate", "output_gate", "cell_state", "hidden_state")
@@ -251,7 +252,8 @@ def leaky(cell, x, h):
     return {"forget_gate": f, "candidate": g, "hidden_state": f * h + (1 - f) * g}
 
 
-def test_a_registered_cell_has_its_hidden_state_held():
+def test_a_registered_cell_has_its_hidden_state_held(monkeypatch):
+    monkeypatch.setitem(REGISTERED, Leaky, None)  # so that it is gone afterwards
     lx.register(Leaky, leaky)
     model, x = Started(randomise(Leaky())), features(2, 4, 2)
     with lx.record(model) as recording:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lstm_explain.analyses.ablation.ablation import ablation as ablation
     from lstm_explain.analyses.attribution.attribute import attribute as attribute
     from lstm_explain.analyses.attribution.decomposition.contextual import contextual_decomposition as contextual_decomposition
+    from lstm_explain.analyses.attribution.gates import gate_attribution as gate_attribution
     from lstm_explain.analyses.attribution.matrix import attribution_matrix as attribution_matrix
     from lstm_explain.analyses.compare_runs import compare_runs as compare_runs
     from lstm_explain.analyses.probing.probe import Probing as Probing
@@ -61,6 +62,7 @@ _HOMES = {
     "analyses.ablation.ablation": ("ablation",),
     "analyses.attribution.attribute": ("attribute",),
     "analyses.attribution.decomposition.contextual": ("contextual_decomposition",),
+    "analyses.attribution.gates": ("gate_attribution",),
     "analyses.attribution.matrix": ("attribution_matrix",),
     "analyses.compare_runs": ("compare_runs",),
     "analyses.probing.probe": ("Probing", "probe"),

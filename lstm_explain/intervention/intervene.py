@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lstm_explain.errors import InputError, RecordingError
 from lstm_explain.intervention.places import Steps, Units
-from lstm_explain.intervention.values import Add, Clamp, Edit, Mean, Patch, Place, Resample, clamp
+from lstm_explain.intervention.values import Add, Clamp, Course, Edit, Mean, Patch, Place, Resample, clamp
 from lstm_explain.recording.difference import wide
 from lstm_explain.recording.edits import Begun, Editor, Site
 from lstm_explain.recording.joining import Before, Joining, differs
@@ -126,7 +126,7 @@ def _nearest(name: str, names: Sequence[str]) -> str:
 
 
 def _edit_of(signal: str, value: Any) -> Edit:
-    if isinstance(value, (Clamp, Add, Mean, Resample, Patch)):
+    if isinstance(value, (Clamp, Course, Add, Mean, Resample, Patch)):
         return value
     if isinstance(value, Recording):
         raise InputError(f"needed for {signal} lx.patch, lx.resample or lx.mean of the recording, got the recording itself")

@@ -64,6 +64,21 @@ class Clamp:
 
 
 @dataclass(frozen=True, eq=False)
+class Course:
+    """A value for every step and unit ``(batch, time, unit)``, of which each call takes the steps that it has: packed ones have fewer."""
+
+    value: Tensor
+
+    def change(self, place: Place) -> Change:
+        """The steps of this call."""
+        value, width = self.value[:, place.first : place.first + place.time], place.where.shape[2]
+        if tuple(value.shape) != (place.batch, place.time, width):
+            needed = f"(batch, time, unit) = {(place.batch, place.time, width)}"
+            raise InputError(f"needed for {place.signal} of {place.key} {needed}, got {tuple(value.shape)}")
+        return place.change(value)
+
+
+@dataclass(frozen=True, eq=False)
 class Add:
     """See `add`."""
 

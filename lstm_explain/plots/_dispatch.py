@@ -33,9 +33,9 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
     Parameters
     ----------
     result
-        What an analysis returned: `lx.saturation`, `lx.timescale`, `lx.unit_text`, `lx.attribute`, `lx.attribution_matrix`,
-        `lx.contextual_decomposition`, `lx.faithfulness`, `lx.compare_attributions`, `lx.probe`, `lx.unit_scores`, `lx.compare_runs`,
-        `lx.ablation`.
+        What an analysis returned: `lx.saturation`, `lx.timescale`, `lx.unit_text`, `lx.attribute`, `lx.gate_attribution`,
+        `lx.attribution_matrix`, `lx.contextual_decomposition`, `lx.faithfulness`, `lx.compare_attributions`, `lx.probe`, `lx.unit_scores`,
+        `lx.compare_runs`, `lx.ablation`.
     ax : matplotlib Axes, optional
         Where to draw; new ones from pyplot if left out, so that a notebook shows them.
     title : str, optional
@@ -50,6 +50,7 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
         timescale    ``survival``, ``half_life``, ``retention`` layer, unit
         unit_text    (one)                                      columns
         attribution  ``steps``, ``text``, ``map``, ``groups``   example, tokens, feature_names, start, columns
+        gates        ``steps``, ``units``, ``map``              example, tokens
         matrix       (one)                                      example, tokens
         contextual   ``shares``, ``text``                       example, tokens, columns
         probing      ``scores``, ``matrix``                     label, units

@@ -68,7 +68,7 @@ def as_points(model: nn.Module, inputs: Any, embedding: str | None) -> tuple[Ten
         return layer.forward(inputs.long()).detach().clone(), path, layer
 
 
-def numbers(explained: Explained, points: Tensor, rows_at_once: int, where: str) -> Tensor:
+def numbers(explained: Callable[[Tensor, Tensor], Tensor], points: Tensor, rows_at_once: int, where: str) -> Tensor:
     """The number to explain at one point for each example, without gradient; it must be finite."""
     rows = torch.arange(len(points), device=points.device)
     with torch.no_grad():

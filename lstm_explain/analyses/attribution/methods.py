@@ -145,22 +145,43 @@ def integrated_gradients(problem: Problem) -> tuple[Tensor, dict[str, Any]]:
     the sum is ours, since Captum 0.9 rounds its weights to float32, whatever the dtype of the model.
     """
     path = problem.masked(problem.inputs - problem.baselines, problem.rows)
+    line = LinearPath(problem, path)
+    with own_kernels(problem.model, line.lowest) as kernels:
+
+        def mean(rows: Tensor, nodes: int) -> Tensor:
+            if kernels.layers and not line.sought and nodes >= FEWEST_FUSED:
+                line.find()
+            return line.integral(rows, *_nodes(nodes, path)) if line.layers else mean_gradient(problem, path, rows, nodes)
+
+        attributions, used = refined(problem, path, mean)
+    by = f"kernels of {_named(kernels.ran)}" if kernels.ran else "the model itself"
+    fused = f"; from {FEWEST_FUSED} nodes on fused into {_named(line.layers)}" if line.layers else ""
+    return attributions, {"n_steps": used, "path": by + fused}
+
+
+def refined(problem: Problem, path: Tensor, mean: Callable[[Tensor, int], Tensor]) -> tuple[Tensor, list[int]]:
+    """Integrated gradients, the nodes doubled for the examples that don't add up yet.
+
+    Parameters
+    ----------
+    path : Tensor as the inputs
+        How far it is from the baselines to the inputs, zero at padding.
+    mean : callable
+        ``mean(rows, nodes)``: the mean gradient along the path of some examples, in float64.
+
+    Returns
+    -------
+    The attributions, in float64, and how many nodes each example took.
+    """
     attributions = torch.zeros_like(path, dtype=torch.float64)
     used = torch.zeros(len(path), dtype=torch.int64)
     pending, nodes = problem.rows, min(FEWEST_NODES, problem.n_steps)
-    line = LinearPath(problem, path)
-    with own_kernels(problem.model, line.lowest) as kernels:
-        while len(pending):
-            if kernels.layers and not line.sought and nodes >= FEWEST_FUSED:
-                line.find()
-            mean = line.integral(pending, *_nodes(nodes, path)) if line.layers else _integral(problem, path, pending, nodes)
-            attributions[pending] = problem.masked(mean * path[pending].double(), pending)
-            used[pending.cpu()] = nodes
-            pending = pending[~problem.adds_up(attributions[pending], pending)] if nodes < problem.n_steps else pending[:0]
-            nodes = min(2 * nodes, problem.n_steps)
-    by = f"kernels of {_named(kernels.ran)}" if kernels.ran else "the model itself"
-    fused = f"; from {FEWEST_FUSED} nodes on fused into {_named(line.layers)}" if line.layers else ""
-    return attributions, {"n_steps": used.tolist(), "path": by + fused}
+    while len(pending):
+        attributions[pending] = problem.masked(mean(pending, nodes) * path[pending].double(), pending)
+        used[pending.cpu()] = nodes
+        pending = pending[~problem.adds_up(attributions[pending], pending)] if nodes < problem.n_steps else pending[:0]
+        nodes = min(2 * nodes, problem.n_steps)
+    return attributions, used.tolist()
 
 
 def _named(layers: Iterable[str]) -> str:
@@ -173,7 +194,7 @@ def _nodes(nodes: int, path: Tensor) -> tuple[Tensor, Tensor]:
     return places + 0.5, weights
 
 
-def _integral(problem: Problem, path: Tensor, rows: Tensor, nodes: int) -> Tensor:
+def mean_gradient(problem: Problem, path: Tensor, rows: Tensor, nodes: int) -> Tensor:
     """The mean gradient between baseline and input, in float64, for some examples; one point for each pair of an example and a node."""
     places, weights = _nodes(nodes, path)
     wide = (-1, *[1] * (path.dim() - 1))

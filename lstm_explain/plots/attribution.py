@@ -157,11 +157,11 @@ def _draw_series(
         raise InputError(f"needed feature_names for {series.shape[1]} features, got {len(names)}")
     picked = _picked(features, names, values)
     of_steps = "" if of.shape == whole.shape else " of the step"
-    label = f"attribution{of_steps}{_credited(result)}{result.unit}"
+    label = f"attribution{of_steps}, {result.unit}"
     limit = float(np.abs(values[:, picked]).max()) or 1.0
     drawn = [names[at] for at in picked]
     draw_series(ax, series[:, picked], values[:, picked], names=drawn, start=shown.start, norm=Normalize(-limit, limit), label=label)
-    ax.set_xlabel("step")
+    ax.set_xlabel(_axis(result))
     if len(picked) < len(names) and len(picked) > 1:
         chosen_by = "those with the largest attributions" if features is None else "as asked"
         ax.set_ylabel(f"{len(picked)} of {len(names)} features, {chosen_by}")

@@ -110,6 +110,12 @@ class Summed(torch.nn.Module):
         return x.square().sum(1)
 
 
+def test_of_a_stacks_cell_decomposition_the_axis_says_whose_steps_they_are(inputs):
+    stack = randomise(lx.PeepholeLSTM(3, 4, 2, batch_first=True).double())
+    ax = lx.plot(lx.attribute(stack, inputs, target=(-1, 2), method="cell_decomposition"), axes(), inputs=inputs)
+    assert ax.get_xlabel() == "step of the input of l1, gates held"
+
+
 @pytest.mark.parametrize("steps", [5, 1])
 def test_a_series_of_single_numbers_is_one_line(steps):
     x = torch.randn(2, steps, generator=torch.Generator().manual_seed(0))

@@ -1,6 +1,7 @@
-"""Attributions where the truth is known: ``python tests/benchmark_attribution.py``, two minutes of one core.
+"""Attributions where the truth is known, and whether they add up: ``python tests/benchmark_attribution.py``, some minutes of one core.
 
-The rare-feature and rare-time experiments of Crabbé & van der Schaar (ICML 2021, section 4.1): ten autoregressive series of 50 steps and 50
+``--part completeness`` is the table of `completeness.py`: trained LSTMs, other tools where they are installed. ``--part rare`` are the
+rare-feature and rare-time experiments of Crabbé & van der Schaar (ICML 2021, section 4.1): ten autoregressive series of 50 steps and 50
 features, and a white box that sums the squares of few of them, 5 features over 25 steps or 5 steps of 25 features. Published figures are
 means over five folds, as the tint library (Enguehard 2023) prints them; ours are means and standard deviations over as many seeds as asked.
 
@@ -13,6 +14,7 @@ import argparse
 
 import numpy as np
 import torch
+from completeness import table
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 from torch import nn
 
@@ -112,11 +114,8 @@ def _shown(values, spread=None):
     return "".join(f"{cell:>15}" for cell in cells)
 
 
-def main():
-    """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
-    seeds = range(parser.parse_args().seeds)
+def rare(seeds):
+    """Print the tables of rare features and rare times."""
     for kind in ("rare feature", "rare time"):
         print(f"\n{kind}\n{'':32}" + "".join(f"{column:>15}" for column in COLUMNS))
         for method in ("integrated gradients", "feature ablation", "Shapley value sampling", "saliency", "random", "perfect mask"):
@@ -127,6 +126,20 @@ def main():
         for (of, method), values in OTHERS.items():
             if of == kind:
                 print(f"{method + ', published':32}{_shown(values)}")
+
+
+PARTS = {"rare": (rare, 5), "completeness": (table, 10)}
+"""What prints them, and over how many seeds if not said."""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--part", choices=PARTS, action="append")
+    parser.add_argument("--seeds", type=int)
+    chosen = parser.parse_args()
+    for part in chosen.part or PARTS:
+        print_table, usual = PARTS[part]
+        print_table(range(chosen.seeds or usual))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
         saturation   ``scatter``, ``histogram``                 gate, layer
         timescale    ``survival``, ``half_life``, ``retention`` layer, unit
         unit_text    (one)                                      columns
-        attribution  ``steps``, ``text``, ``map``, ``groups``   example, tokens, feature_names, start, columns
+        attribution  ``steps``, ``text``, ``map``, ``groups``,  example, tokens, feature_names, start, columns,
+                     ``series``                                 inputs, features
         gates        ``steps``, ``units``, ``map``              example, tokens
         matrix       (one)                                      example, tokens
         contextual   ``shares``, ``text``                       example, tokens, columns
@@ -63,7 +64,8 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
         ============ ========================================== ================================================
 
         With ``tokens=`` the default for an attribution and a contextual decomposition is ``text``, and ``groups`` where an attribution has
-        groups.
+        groups. With ``inputs=``, what was attributed, ``(batch, time[, feature])``, that of an attribution is ``series``: each feature's
+        own line, on the colours of its attributions, of `features`, places or names, or of the 12 with the largest ones.
 
     Returns
     -------

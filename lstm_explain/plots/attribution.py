@@ -1,15 +1,21 @@
-"""Attributions: over text, step by step, or as a map of steps and features."""
+"""Attributions: over text, over series, step by step, or as a map of steps and features."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from lstm_explain.analyses.attribution.result import AttributionResult
 from lstm_explain.errors import InputError
 from lstm_explain.plots._dispatch import chosen, draw
+from lstm_explain.plots._series import draw_series
 from lstm_explain.plots._text import COLUMNS, SIGNED, draw_text, plain
+
+MOST_SERIES = 12
+"""More lines than these can't be told apart on one Axes."""
 
 
 @draw.register
@@ -22,10 +28,12 @@ def draw_attribution(
     feature_names: Sequence[str] | None = None,
     start: int = 0,
     columns: int = COLUMNS,
+    inputs: Tensor | ArrayLike | None = None,
+    features: Sequence[int | str] | None = None,
 ) -> None:
-    """Draw one example's attributions over its tokens, as bars by step, or as a map of features and steps."""
-    usual = "groups" if result.by_group is not None else "steps"
-    drawn = chosen("kind", kind, ("steps", "text", "map", "groups")) if kind else usual if tokens is None else "text"
+    """Draw one example's attributions over its tokens or its series, as bars by step, or as a map of features and steps."""
+    usual = "series" if inputs is not None else "groups" if result.by_group is not None else "steps"
+    drawn = chosen("kind", kind, ("steps", "text", "map", "groups", "series")) if kind else usual if tokens is None else "text"
     if not 0 <= example < len(result.valid):
         raise InputError(f"needed example from 0 to {len(result.valid) - 1}, got {example}")
     steps = int(result.valid[example].sum())
@@ -35,6 +43,8 @@ def draw_attribution(
     what = f"attribution to {result.explained[example]}"
     if drawn == "groups":
         _draw_groups(result, ax, example)
+    elif drawn == "series":
+        _draw_series(result, ax, example, shown, inputs, features, feature_names)
     elif drawn == "steps":
         ax.bar(np.arange(start, steps), values[shown], color=["C1" if value > 0 else "C0" for value in values[shown]], width=0.9)
         ax.axhline(0, color="0.5", linewidth=0.8)
@@ -72,10 +82,7 @@ def draw_attribution(
         if feature_names is not None:
             ax.set_yticks(range(len(feature_names)), feature_names)
         ax.figure.colorbar(image, ax=ax).set_label(f"attribution, {result.unit}")
-    checked = ""
-    if drawn == "groups":
-        share = None if result.relative_delta is None else float(result.relative_delta[example])
-        checked = "\nit doesn't claim to add up" if share is None else f"\nresidual {share:.0e} of the difference of outputs"
+    checked = _residual(result, example) if drawn in ("groups", "series") else ""
     ax.set_title(f"{what}, by {result.method.replace('_', ' ')}{checked}{_account(result, example)}")
 
 
@@ -86,6 +93,17 @@ def _axis(result: AttributionResult) -> str:
 
 def _credited(result: AttributionResult) -> str:
     return f" to {result.settings['credit_to']},\n" if "credit_to" in result.settings else ", "
+
+
+def _residual(result: AttributionResult, example: int) -> str:
+    """How far the example's attributions are from adding up; of a decomposition `_account` says it."""
+    if result.elsewhere is not None:
+        return ""
+    if result.relative_delta is None:
+        return "\nit doesn't claim to add up"
+    claims = ": it doesn't claim to add up" if result.converged is None and result.method != "gradient_shap" else ""
+    short = ": it doesn't add up" if result.converged is not None and not result.converged[example] else claims
+    return f"\nresidual {float(result.relative_delta[example]):.0e} of the difference of outputs{short}"
 
 
 def _account(result: AttributionResult, example: int) -> str:
@@ -112,3 +130,55 @@ def _draw_groups(result: AttributionResult, ax: Axes, example: int) -> None:
     ax.grid(False, axis="y")
     ax.invert_yaxis()
     ax.set(xlabel="attribution, in units of the output" if errors is None else "attribution (lines: standard errors)")
+
+
+def _draw_series(
+    result: AttributionResult,
+    ax: Axes,
+    example: int,
+    shown: slice,
+    inputs: Tensor | ArrayLike | None,
+    features: Sequence[int | str] | None,
+    feature_names: Sequence[str] | None,
+) -> None:
+    """The example's series, each on the colours of its own attributions, or of its steps' where features have none of their own."""
+    if result.settings.get("embedding") is not None:
+        raise InputError('needed attributions to numbers for kind="series", got attributions to tokens: use kind="text" with tokens=')
+    if inputs is None:
+        raise InputError('needed inputs=, what was attributed, for kind="series", got none')
+    of = result.attributions
+    whole = np.asarray(inputs.detach().double().cpu() if isinstance(inputs, Tensor) else inputs, dtype=np.float64)
+    if whole.shape[:2] != of.shape[:2] or whole.ndim not in (2, 3) or (of.ndim == 3 and whole.shape != of.shape):
+        raise InputError(f"needed inputs= of shape {of.shape}, as they were attributed, got {whole.shape}")
+    series = whole[example, shown].reshape(shown.stop - shown.start, -1)
+    values = np.broadcast_to(of[example, shown].reshape(len(series), -1), series.shape)
+    names = [f"feature {at}" for at in range(series.shape[1])] if feature_names is None else list(feature_names)
+    if len(names) != series.shape[1]:
+        raise InputError(f"needed feature_names for {series.shape[1]} features, got {len(names)}")
+    picked = _picked(features, names, values)
+    of_steps = "" if of.shape == whole.shape else " of the step"
+    label = f"attribution{of_steps}, {result.unit}"
+    limit = float(np.abs(values[:, picked]).max()) or 1.0
+    drawn = [names[at] for at in picked]
+    draw_series(ax, series[:, picked], values[:, picked], names=drawn, start=shown.start, norm=Normalize(-limit, limit), label=label)
+    ax.set_xlabel(_axis(result))
+    if len(picked) < len(names) and len(picked) > 1:
+        chosen_by = "those with the largest attributions" if features is None else "as asked"
+        ax.set_ylabel(f"{len(picked)} of {len(names)} features, {chosen_by}")
+
+
+def _picked(features: Sequence[int | str] | None, names: list[str], values: NDArray[np.float64]) -> list[int]:
+    """Which features to draw, by place or by name; the ones with the largest attributions, in their order, where there are too many."""
+    if features is None:
+        return sorted(np.argsort(-np.abs(values).sum(0), kind="stable")[:MOST_SERIES].tolist())
+    picked = []
+    for feature in features:
+        if isinstance(feature, str) and feature not in names:
+            raise InputError(f"needed features among {', '.join(names[:MOST_SERIES])}, got {feature!r}")
+        at = names.index(feature) if isinstance(feature, str) else int(feature)
+        if not 0 <= at < len(names):
+            raise InputError(f"needed features from 0 to {len(names) - 1}, got {feature}")
+        picked.append(at)
+    if not picked:
+        raise InputError("needed at least one feature, got none")
+    return picked

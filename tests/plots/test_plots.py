@@ -267,7 +267,7 @@ def test_the_map_has_a_row_for_each_feature(results):
         ("why", {"kind": "text"}, "needed tokens= for the example's 30 steps, got 0"),
         ("why", {"tokens": ["x"]}, "needed tokens= for the example's 30 steps, got 1"),
         ("steps", {"kind": "map"}, "needed attributions to features"),
-        ("why", {"kind": "pie"}, "needed kind as one of steps, text, map, groups, got 'pie'"),
+        ("why", {"kind": "pie"}, "needed kind as one of steps, text, map, groups, series, got 'pie'"),
         ("probing", {"label": "cold"}, "needed label as one of warm, sum, third, got 'cold'"),
         ("probing", {"kind": "matrix", "units": 0}, "needed at least one unit, got 0"),
     ],

@@ -32,7 +32,7 @@ def axes():
 
 def test_the_shares_stand_on_each_other_up_to_the_output(phrase):
     ax = lx.plot(phrase, axes(), example=1)
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
     starts, ends = zip(*((bar.get_y(), bar.get_y() + bar.get_height()) for bar in ax.patches), strict=True)
     shares = [phrase.beta[1], phrase.gamma[1], phrase.bias[1]]
     np.testing.assert_allclose(ends, np.cumsum(shares))
@@ -43,7 +43,7 @@ def test_the_shares_stand_on_each_other_up_to_the_output(phrase):
 
 def test_over_text_the_phrase_is_underlined_and_has_its_share(phrase):
     ax = lx.plot(phrase, axes(), tokens=TOKENS)
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
     values = np.asarray(ax.images[0].get_array()).ravel()
     np.testing.assert_allclose(values, np.where(phrase.phrase[0], phrase.beta[0], phrase.gamma[0]))
     low, high = ax.images[0].get_clim()

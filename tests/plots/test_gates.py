@@ -24,7 +24,7 @@ def test_bars_are_sums_over_units_or_steps():
     result = why()
     for kind, expected in ((None, result.by_step[1, :4]), ("units", result.by_unit[1])):
         ax = lx.plot(result, axes(), kind=kind, example=1)
-        ax.figure.canvas.draw()
+        ax.figure.draw_without_rendering()
         np.testing.assert_array_equal([bar.get_height() for bar in ax.patches], expected)
         assert ax.get_xlabel() == (kind or "steps")[:-1] and "in units of the output" in ax.get_ylabel()
         title = ax.get_title(loc="left")
@@ -34,7 +34,7 @@ def test_bars_are_sums_over_units_or_steps():
 def test_the_map_has_steps_and_units_on_a_symmetric_scale():
     result = why()
     ax = lx.plot(result, axes(), kind="map", example=1, tokens=list("abcd"))
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
     (image,) = ax.images
     np.testing.assert_array_equal(image.get_array(), result.attributions[1, :4].T)
     assert image.norm.vmax == -image.norm.vmin == np.abs(result.attributions[1]).max()

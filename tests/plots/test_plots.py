@@ -102,7 +102,7 @@ PICTURES = [
 def test_every_picture_draws_on_the_axes_it_was_given(results, name, options):
     ax = axes()
     assert lx.plot(results[name], ax, **options) is ax
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
     assert ax.get_title(loc="left")
     if name in ("saturation", "timescale"):
         assert ax.get_xlabel() and ax.get_ylabel() and ax.get_legend()
@@ -334,7 +334,7 @@ def ablated():
 def test_ablations_say_what_is_shown(ablated, options, title):
     ax = lx.plot(ablated, Figure().add_subplot(), **options)
     assert title in ax.get_title(loc="left") and ax.get_xlabel() and ax.get_ylabel()
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
 
 
 def test_an_ablation_without_removal_has_no_curve(ablated):

@@ -84,7 +84,7 @@ def test_rows_are_each_a_share_of_its_own_largest(results):
     assert ax.images[0].get_clim() == (-1, 1) and len(ax.texts) == 3 * 16
     labels = [text.get_text() for text in ax.get_yticklabels()]
     assert labels[0].startswith("integrated gradients\n(largest ") and labels[2].endswith(", sizes)")
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
 
 
 @pytest.mark.parametrize("agreement", ["signed", "size", "overlap"])
@@ -93,7 +93,7 @@ def test_the_matrix_is_the_medians(results, agreement):
     ax = lx.plot(result, axes(), kind="matrix", agreement=agreement)
     np.testing.assert_allclose(ax.images[0].get_array(), getattr(result, agreement).median)
     assert ax.images[0].get_clim() == ((0, 1) if agreement == "overlap" else (-1, 1))
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
 
 
 def test_what_has_no_order_is_said_so(results):

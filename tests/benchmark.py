@@ -34,6 +34,7 @@ GOALS = {
     ("diagonal", "recorded, fast"): dict.fromkeys("abcd", 1.05),
     ("full", "recorded, fast"): dict.fromkeys("abcd", 1.05),
     **{(name, "recorded, fast"): dict.fromkeys("abc", 1.0) for name in ("nn.LSTM", "nn.LSTM, 2 layers", "nn.LSTM, 2 directions")},
+    ("classifier", "cell_decomposition"): dict.fromkeys("abc", 3.0),
     ("nn.LSTM", "saturation and timescale on the way"): dict.fromkeys("bc", 1.05),
     ("nn.LSTM", "recorded"): dict.fromkeys("abc", 2.3),
     ("nn.LSTM", "recorded, gradients on"): {"a": 1.3, "b": 1.3, "c": 1.6},
@@ -275,6 +276,17 @@ def attributions(*_):
             yield name, f"Captum, {most} nodes", as_many, beside
 
 
+def decompositions(inputs, units, shape):
+    """Decompositions of a classifier's output, in its forward passes."""
+    if shape == "d":
+        return
+    model, x = LastStep(nn.LSTM(inputs.shape[2], units, batch_first=True)).eval(), inputs.transpose(0, 1).contiguous()
+    plain = "classifier", "forward"
+    yield *plain, lambda: forward(model, x), plain
+    for method in ("cell_decomposition", "lrp", "integrated_gradients"):
+        yield "classifier", method, partial(lx.attribute, model, x, target=1, method=method), plain
+
+
 def measured(rows, rounds):
     """Median seconds of each row, interleaved."""
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
@@ -306,7 +318,7 @@ def ceilings():
     )
 
 
-PARTS = {"layer": layers, "recording": recordings, "growth": growth, "attribution": attributions}
+PARTS = {"layer": layers, "recording": recordings, "growth": growth, "attribution": attributions, "decomposition": decompositions}
 WITHOUT_SHAPE = ("growth", "attribution")
 
 

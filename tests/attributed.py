@@ -39,6 +39,20 @@ class Function(nn.Module):
         return self.function(*inputs)
 
 
+class Translator(nn.Module):
+    """A layer that starts from a state of its own, which is learned, and hands its last state on to another."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.reads, self.writes, self.head = kind(2, 3, batch_first=True), kind(2, 3, batch_first=True), nn.Linear(3, 2)
+        self.start = nn.Parameter(torch.zeros(2, 1, 1, 3))
+        randomise(self.double())
+
+    def forward(self, x):
+        start = tuple(state.expand(-1, len(x), -1).contiguous() for state in self.start)
+        return self.head(self.writes(x, self.reads(x, start)[1])[0])
+
+
 class Words(nn.Module):
     """Tokens ``(batch, time)`` to classes ``(batch, time, 4)``, by layers that may read the time first."""
 

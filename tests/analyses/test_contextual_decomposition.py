@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from attributed import Translator
 from cases import FORMS, Case, call_of, close, peephole_lstm, randomise, sequences_and_state, torch_layer, torch_lstm
 from mechanisms import OPEN, adding, blank, counter, leaky_bank, rows
 from scalar import by_gate, in_the_papers_letters, layer_weights
@@ -256,20 +257,6 @@ def test_it_adds_up_through_a_whole_model_example_by_example(before):
         close(of_reader(model, 0, slice(at, at + 1)).gamma, first.gamma[at : at + 1])
     assert (np.abs(together.beta) > 1e-6).all() and (np.abs(together.gamma[[0, 2]]) > 1e-6).all()
     assert (of_reader(model, slice(None)).gamma == 0).all() and (of_reader(model, []).beta == 0).all()
-
-
-class Translator(nn.Module):
-    """A layer that starts from a state of its own, which is learned, and hands its last state on to another."""
-
-    def __init__(self, kind):
-        super().__init__()
-        self.reads, self.writes, self.head = kind(2, 3, batch_first=True), kind(2, 3, batch_first=True), nn.Linear(3, 2)
-        self.start = nn.Parameter(torch.zeros(2, 1, 1, 3))
-        randomise(self.double())
-
-    def forward(self, x):
-        start = tuple(state.expand(-1, len(x), -1).contiguous() for state in self.start)
-        return self.head(self.writes(x, self.reads(x, start)[1])[0])
 
 
 def test_a_state_that_is_handed_on_keeps_its_parts():

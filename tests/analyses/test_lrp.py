@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from attributed import Translator
 from cases import FORMS, Case, call_of, close, peephole_lstm, randomise, sequences_and_state, torch_layer, torch_lstm
 from every_kind import CELLS, Leaky, leaky, registered
 from mechanisms import adding, counter, leaky_bank
@@ -276,20 +277,6 @@ def test_an_rnn_hands_on_what_it_gets():
             close(result.attributions, plain.attributions)
         taken = lx.attribute(layer, inputs, target=(-1, 1), method="lrp", epsilon=1e-2)
         assert np.abs(taken.convergence_delta).max() <= 1e-10 and (taken.elsewhere["epsilon"] != 0).all()
-
-
-class Translator(nn.Module):
-    """A layer that starts from a state of its own, which is learned, and hands its last state on to another."""
-
-    def __init__(self, kind):
-        super().__init__()
-        self.reads, self.writes, self.head = kind(2, 3, batch_first=True), kind(2, 3, batch_first=True), nn.Linear(3, 2)
-        self.start = nn.Parameter(torch.zeros(2, 1, 1, 3))
-        randomise(self.double())
-
-    def forward(self, x):
-        start = tuple(state.expand(-1, len(x), -1).contiguous() for state in self.start)
-        return self.head(self.writes(x, self.reads(x, start)[1])[0])
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, lx.PeepholeLSTM])

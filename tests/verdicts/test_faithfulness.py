@@ -10,6 +10,7 @@ import captum.metrics
 import numpy as np
 import pytest
 import torch
+from attributed import Function
 from cases import Case, close, peephole_lstm, randomise, torch_lstm
 from mechanisms import adding
 from scipy.stats import spearmanr
@@ -32,17 +33,6 @@ FOUR = Case("batch_first", (9,) * 4)
 
 def features(*shape, seed=0):
     return torch.randn(*shape or (4, 9, 2), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-class Function(nn.Module):
-    """A function as a model."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs):
-        return self.function(*inputs)
 
 
 class Words(nn.Module):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lstm_explain.analyses.attribution.result import share_of_difference
 from lstm_explain.display import jsonable, number, table
 from lstm_explain.trajectory import Padding
 
@@ -78,10 +79,7 @@ class GateAttributionResult:
         """The size of the residual as a share of the difference of outputs ``(batch,)``; infinite where the outputs don't differ."""
         if self.convergence_delta is None or self.baseline_output is None:
             return None
-        residual = np.abs(self.convergence_delta)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = residual / np.abs(self.output - self.baseline_output)
-        return np.where(residual == 0, 0.0, share)
+        return share_of_difference(self.convergence_delta, self.output, self.baseline_output)
 
     @property
     def unit(self) -> str:

@@ -13,7 +13,7 @@ from lstm_explain.analyses.attribution.asked import STEPS_AT_ONCE, output_shape
 from lstm_explain.analyses.attribution.attribute import attribute
 from lstm_explain.analyses.attribution.explained import Shared
 from lstm_explain.analyses.attribution.methods import DECOMPOSITIONS
-from lstm_explain.analyses.attribution.result import AttributionResult
+from lstm_explain.analyses.attribution.result import AttributionResult, share_of_difference
 from lstm_explain.display import jsonable, number, table
 from lstm_explain.errors import InputError
 from lstm_explain.trajectory import Padding, checked_lengths
@@ -73,10 +73,7 @@ class AttributionMatrix:
         """The size of the residual as a share of the difference of outputs ``(batch, output step)``; NaN at padding."""
         if self.convergence_delta is None or self.baseline_output is None:
             return None
-        residual = np.abs(self.convergence_delta)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = residual / np.abs(self.output - self.baseline_output)
-        return np.where(residual == 0, 0.0, share)
+        return share_of_difference(self.convergence_delta, self.output, self.baseline_output)
 
     def __repr__(self) -> str:
         batch, outputs, inputs = self.attributions.shape

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+def share_of_difference(residual: NDArray[np.float64], output: NDArray[np.float64], before: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The size of residuals as a share of what the outputs differ by; infinite where they don't differ, 0 where nothing is left over."""
+    size = np.abs(residual)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(size == 0, 0.0, size / np.abs(output - before))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class AttributionResult:
     """What each input contributed to one number of each example's output.
@@ -88,12 +95,8 @@ class AttributionResult:
 
         Of a decomposition it is the share of the output.
         """
-        if self.convergence_delta is None:
-            return None
-        residual = np.abs(self.convergence_delta)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = residual / np.abs(self.output - (0.0 if self.baseline_output is None else self.baseline_output))
-        return np.where(residual == 0, 0.0, share)
+        before = np.zeros_like(self.output) if self.baseline_output is None else self.baseline_output
+        return None if self.convergence_delta is None else share_of_difference(self.convergence_delta, self.output, before)
 
     def __repr__(self) -> str:
         batch, time = self.valid.shape

@@ -5,7 +5,7 @@ exactly and the same sums to rounding.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,23 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lstm_explain.nn.kernels import native
-
-
-class Tally(NamedTuple):
-    """Counts and sums of a signal at the steps that count, unit by unit.
-
-    `nonfinite`, `total` and `squares` ``(unit,)``: what isn't finite, and the sums of the rest and of its squares; `below` and `above`
-    ``(threshold, unit)``; `ln` ``(unit,)``, the sum of logarithms, and the `histogram` of all units' finite values, None where they
-    weren't asked for.
-    """
-
-    nonfinite: NDArray[np.int64]
-    below: NDArray[np.int64]
-    above: NDArray[np.int64]
-    total: NDArray[np.float64]
-    squares: NDArray[np.float64]
-    ln: NDArray[np.float64] | None
-    histogram: NDArray[np.int64] | None
+from lstm_explain.nn.kernels.native import Tally
 
 
 def tally(
@@ -55,7 +39,7 @@ def tally(
     rounded = None if edges is None else torch.as_tensor(edges).to(signal.dtype)
     if native.serves(signal) and valid.is_cpu and signal.stride(2) == 1:
         below, above = (torch.tensor(list(ends), dtype=signal.dtype) for ends in (low, high))
-        return Tally(*native.tally(signal, valid, below, above, rounded, ln=ln))
+        return native.tally(signal, valid, below, above, rounded, ln=ln)
     values = signal[valid]
     finite = values.isfinite()
     nonfinite = count(~finite)

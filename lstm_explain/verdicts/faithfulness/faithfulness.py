@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lstm_explain.analyses.ablation.intervals import draws as drawn_groups
+from lstm_explain.analyses.attribution.asked import evaluated
 from lstm_explain.analyses.attribution.result import AttributionResult
 from lstm_explain.errors import InputError
 from lstm_explain.verdicts.faithfulness.claims import claims, numbered
@@ -17,7 +18,7 @@ from lstm_explain.verdicts.faithfulness.randomisation import randomisation
 from lstm_explain.verdicts.faithfulness.removal import FRACTIONS, Rank, Removal, removal
 from lstm_explain.verdicts.faithfulness.result import CHEAPEST, FORETELLS, LOST, STABLE, FaithfulnessResult
 from lstm_explain.verdicts.faithfulness.sensitivity import max_sensitivity
-from lstm_explain.verdicts.faithfulness.setting import Setting, evaluated
+from lstm_explain.verdicts.faithfulness.setting import Setting
 
 
 def faithfulness(
@@ -135,7 +136,7 @@ def faithfulness(
         options=options,
         internal_batch_size=internal_batch_size,
     )
-    with evaluated(model):
+    with evaluated(model), torch.no_grad():
         gap = setting.check()
     missing: dict[str, str] = {}
     cheap = _cheapest(setting, result, order, missing)
@@ -146,7 +147,7 @@ def faithfulness(
     scores = np.abs(foretold) if order == "size" else foretold.copy()
     # All ties, which are broken anew in every draw.
     scores[1] = 0.0
-    with evaluated(model):
+    with evaluated(model), torch.no_grad():
         removed = removal(setting, result.output, scores, order, draws, seed)
         kept = None
         if setting.baseline is None:

@@ -1,8 +1,7 @@
 """What an attribution was made of, made anew from its result: points, baseline, the number that was explained, and the method itself."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lstm_explain.analyses.attribution.asked import STEPS_AT_ONCE
+from lstm_explain.analyses.attribution.asked import STEPS_AT_ONCE, evaluated
 from lstm_explain.analyses.attribution.attribute import attribute
 from lstm_explain.analyses.attribution.explained import Explained, Wanted, targets_of
 from lstm_explain.analyses.attribution.result import AttributionResult
@@ -18,19 +17,6 @@ from lstm_explain.errors import InputError
 
 _REPEATS = 1e-3
 """What attributions that are made again may differ by, as a share of the largest; integrals are refined to a tolerance only."""
-
-
-@contextmanager
-def evaluated(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, without gradients; put back after."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.inference_mode(False), torch.no_grad():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 class _AtPoints(nn.Module):
@@ -90,7 +76,7 @@ class Setting:
         self._numerical = {"tolerance": settings.get("tolerance"), "n_steps": settings.get("n_steps_at_most", 512)}
         self._options, self._given = dict(options), given
         self.rows_at_once = internal_batch_size or max(1, STEPS_AT_ONCE // time)
-        with evaluated(model):
+        with evaluated(model), torch.no_grad():
             layer = self._embedding()
             self.points = self._inputs.clone() if layer is None else layer.forward(self._inputs.long()).detach().clone()
             self._explained = Explained(

@@ -380,19 +380,28 @@ def gru_replay(
     return _run("lx_gru_replay_run", call, input.dtype)
 
 
-class Tallied(NamedTuple):
-    """Counts and sums of a signal, unit by unit; None of what nobody asked for."""
+class Tally(NamedTuple):
+    """Counts and sums of a signal at the steps that count, unit by unit.
+
+    `nonfinite`, `total` and `squares` ``(unit,)``: what isn't finite, and the sums of the rest and of its squares; `below` and `above`
+    ``(threshold, unit)``; `ln` ``(unit,)``, the sum of logarithms, and the `histogram` of all units' finite values, None where they
+    weren't asked for.
+    """
 
     nonfinite: NDArray[np.int64]
     below: NDArray[np.int64]
     above: NDArray[np.int64]
-    sum: NDArray[np.float64]
+    total: NDArray[np.float64]
     squares: NDArray[np.float64]
     ln: NDArray[np.float64] | None
     histogram: NDArray[np.int64] | None
 
 
-def tally(signal: Tensor, valid: Tensor, low: Tensor, high: Tensor, edges: Tensor | None, *, ln: bool) -> Tallied:
+_MOST_THRESHOLDS = 4
+"""As many as the kernel has registers for."""
+
+
+def tally(signal: Tensor, valid: Tensor, low: Tensor, high: Tensor, edges: Tensor | None, *, ln: bool) -> Tally:
     """Counts and sums of a signal at its valid steps.
 
     Parameters
@@ -409,6 +418,7 @@ def tally(signal: Tensor, valid: Tensor, low: Tensor, high: Tensor, edges: Tenso
     """
     batch, time, units = signal.shape
     thresholds, bins = len(low), 0 if edges is None else len(edges) - 1
+    assert thresholds == len(high) <= _MOST_THRESHOLDS
     nonfinite, below, above = (np.zeros(shape, np.int64) for shape in (units, (thresholds, units), (thresholds, units)))
     total, squares, mantissa, exponent = np.zeros(units), np.zeros(units), np.ones(units), np.zeros(units, np.int64)
     histogram = np.zeros((-(-units // 16), bins), np.int64)
@@ -430,7 +440,7 @@ def tally(signal: Tensor, valid: Tensor, low: Tensor, high: Tensor, edges: Tenso
     _run("lx_tally_run", call, signal.dtype)
     with np.errstate(divide="ignore", invalid="ignore"):
         logarithms = np.log(mantissa) + exponent * np.log(2.0) if ln else None
-    return Tallied(nonfinite, below, above, total, squares, logarithms, None if edges is None else histogram.sum(0))
+    return Tally(nonfinite, below, above, total, squares, logarithms, None if edges is None else histogram.sum(0))
 
 
 def survival(signal: Tensor, valid: Tensor, lags: Sequence[int]) -> NDArray[np.float64]:

@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from lstm_explain.unfused import unfuse as unfuse
     from lstm_explain.verdicts.comparison import compare_attributions as compare_attributions
     from lstm_explain.verdicts.faithfulness.faithfulness import faithfulness as faithfulness
+    from lstm_explain.verdicts.verification.claim import Claim as Claim
+    from lstm_explain.verdicts.verification.verify import verify as verify
 
 _HOMES = {
     "analyses.ablation.ablation": ("ablation",),
@@ -88,6 +90,8 @@ _HOMES = {
     "unfused": ("unfuse",),
     "verdicts.comparison": ("compare_attributions",),
     "verdicts.faithfulness.faithfulness": ("faithfulness",),
+    "verdicts.verification.claim": ("Claim",),
+    "verdicts.verification.verify": ("verify",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -1,7 +1,6 @@
 """`ablation`: hold units of a layer at what they were in another sequence, and measure what that does to the loss."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lstm_explain.analyses.ablation.held import Cost, Held, Loss
+from lstm_explain.analyses.ablation.held import Cost, Held, Loss, evaluated
 from lstm_explain.analyses.ablation.intervals import draws, intervals
 from lstm_explain.analyses.ablation.result import AblationResult, Effects
 from lstm_explain.display import number
@@ -25,19 +24,6 @@ _ROWS = 256
 """More rows than these in one pass make no step faster."""
 _VALUES = 1 << 25
 """At most so many values of one signal in one pass: bounds memory, changes nothing else."""
-
-
-@contextmanager
-def _evaluated(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, without gradients; put back after."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 class _Class(NamedTuple):
@@ -277,7 +263,7 @@ def ablation(
     width = getattr(known[layer].module, "hidden_size", None)
     if width is not None:
         _sets(units, width, layer)
-    with _evaluated(model):
+    with evaluated(model):
         held = Held(model, inputs.detach(), layer, loss, additional_forward_args, steps, _BATCH, seed)
         if classes and held.clean.shape != (batch, time):
             raise InputError("needed a loss for each step (row, time) to split it by labels, got one for each sequence")

@@ -1,7 +1,7 @@
 """Passes of a model in which units of a layer hold what they held in another sequence, several sets of units in one pass."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,19 @@ from lstm_explain.trajectory import Trajectory
 
 Loss = Callable[[Any, Tensor], Tensor]
 """``loss(what the model returned, rows)``: one number for each step ``(row, time)``, or for each sequence ``(row,)``."""
+
+
+@contextmanager
+def evaluated(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, without gradients; put back after."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 class Cost(NamedTuple):
@@ -73,7 +86,7 @@ class Held:
         with record(self._model, layers=self._layer, signals=self._signals) as recording:
             for rows in self.batches:
                 recording.annotate(lengths=None if self._lengths is None else self._lengths[rows])
-                losses.append(self._losses(rows))
+                losses.append(self.losses(rows))
         if (count := len(recording[self._layer].valid)) != len(self._inputs):
             raise InputError(
                 f"needed a model that runs {self._layer} over each of {len(self._inputs)} sequences once, got {count} sequences of it"
@@ -82,7 +95,7 @@ class Held:
             raise InputError(f"needed a loss of one shape for every batch, got {', '.join(str(tuple(one.shape)) for one in losses)}")
         return recording, torch.cat(losses)
 
-    def _losses(self, rows: Tensor) -> Tensor:
+    def losses(self, rows: Tensor) -> Tensor:
         """The loss of one pass over some of the sequences, however often each: ``(row, time)``, or ``(row, 1)``."""
         batch = len(self._inputs)
         args = [arg[rows.to(arg.device)] if isinstance(arg, Tensor) and arg.dim() and len(arg) == batch else arg for arg in self._args]
@@ -138,7 +151,7 @@ class Held:
         count = len(masks)
         which = torch.from_numpy(masks).repeat_interleave(len(rows), 0)
         with self.holding(rows.repeat(count), which, torch.from_numpy(donors)[:, rows].flatten()):
-            return self._losses(rows.repeat(count)).reshape(count, len(rows), -1)
+            return self.losses(rows.repeat(count)).reshape(count, len(rows), -1)
 
     def checked(self, masks: NDArray[np.bool_]) -> Certificate:
         """The certificate of one pass over the first batch, in which each sequence has another set held."""
@@ -146,7 +159,7 @@ class Held:
         which = torch.from_numpy(masks[np.arange(len(rows)) % len(masks)])
         with self.holding(rows, which, torch.from_numpy(self.donors)[rows]):
             with record(self._model, lengths=None if self._lengths is None else self._lengths[rows]) as recording:
-                self._losses(rows)
+                self.losses(rows)
         return recording.certificate
 
     def holding(self, rows: Tensor, units: Tensor, donors: Tensor) -> AbstractContextManager[None]:

@@ -86,7 +86,7 @@ class Explained:
         InputError
             If the model fails, or a target doesn't fit what it returns.
         """
-        explained = _tensor_of(self._call(points, rows), self._output)
+        explained = tensor_of(self._call(points, rows), self._output)
         if explained.dim() == 0 or len(explained) != len(rows):
             got = tuple(explained.shape)
             raise InputError(
@@ -100,7 +100,7 @@ class Explained:
 
     def shape(self, points: Tensor, rows: Tensor) -> torch.Size:
         """The shape of the tensor that is explained."""
-        return _tensor_of(self._call(points, rows), self._output).shape
+        return tensor_of(self._call(points, rows), self._output).shape
 
     def _call(self, points: Tensor, rows: Tensor) -> Any:
         args = [
@@ -159,7 +159,7 @@ class _Lookup:
         return self._points.transpose(0, 1) if turned else self._points
 
 
-def _tensor_of(returned: Any, output: Callable[[Any], Tensor] | None) -> Tensor:
+def tensor_of(returned: Any, output: Callable[[Any], Tensor] | None) -> Tensor:
     """The tensor to explain, out of what the model returned."""
     if output is not None:
         with as_input_error("output= failed on what the model returned"):

@@ -154,11 +154,15 @@ class Units:
                     [n, x.sum(0), (x * x).sum(0), *(one @ x for one in classes), *(np.full_like(n, one.sum()) for one in classes)]
                 )
 
-    def best(self, truth: Truth) -> dict[int, int]:
-        """For each fold the unit that all others choose."""
+    def order(self, truth: Truth) -> dict[int, NDArray[np.int64]]:
+        """For each fold all units in the order in which all others choose them."""
         sums = {fold: self._sums(truth, fold) for fold in self._rows}
         total = np.sum(list(sums.values()), axis=0)
-        return {fold: int(np.argmax(_standing(truth, total - own))) for fold, own in sums.items()}
+        return {fold: np.argsort(-_standing(truth, total - own), kind="stable") for fold, own in sums.items()}
+
+    def best(self, truth: Truth) -> dict[int, int]:
+        """For each fold the unit that all others choose."""
+        return {fold: int(order[0]) for fold, order in self.order(truth).items()}
 
 
 def _standing(truth: Truth, sums: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,322 @@
+"""Verification: each leg held against the same by hand; networks in which it is known which units carry a label, and which don't."""
+
+import numpy as np
+import pytest
+import torch
+from planted_latch import Latched, signals, squared
+from sklearn.metrics import r2_score, roc_auc_score
+from torch import nn
+
+import lstm_explain as lx
+from lstm_explain.analyses.ablation.intervals import draws, intervals
+from lstm_explain.verdicts.verification.asked import donors_of, folds_of
+from lstm_explain.verdicts.verification.jackknife import bounds
+from lstm_explain.verdicts.verification.matched import matched
+
+B, T, H = 10, 12, 5
+LENGTHS = [12, 9, 12, 5, 12, 12, 7, 12, 12, 10]
+GROUPS = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+X = torch.randn(B, T, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+LABELS = {
+    "rising": X[:, :, 0].cumsum(1).numpy() > 0,
+    "sum": np.where(np.arange(T) % 5 == 4, np.nan, X[:, :, 1].cumsum(1).numpy()),
+}
+FEW = {"twins": 1, "resamples": 100, "permutations": 19}
+
+
+class Reader(nn.Module):
+    def __init__(self, layer, seed=1, outputs=2):
+        super().__init__()
+        self.layer, self.decoder = layer, nn.Linear(H, outputs)
+        self.double().eval()
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.rand(parameter.shape, generator=generator, dtype=torch.float64) * 1.6 - 0.8)
+
+    def forward(self, x):
+        return self.decoder(self.layer(x)[0])
+
+
+TARGETS = torch.randn(B, T, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+
+
+def loss(output, rows):
+    return (output - TARGETS[rows]).square().sum(-1)
+
+
+def by_hand(model, units, label, where=None, donors=2, seed=0, leave_out=None):
+    """Both slopes, by least squares with a constant for each group, one patched sequence at a time."""
+    group = np.array(GROUPS)
+    fold = folds_of(group, 5, seed)
+    values = LABELS[label].astype(float)
+    where = np.ones((B, T), bool) if where is None else where
+    with torch.no_grad():
+        clean = model(X)
+    rise, differs, moved, pair, rise_group, moved_group = [], [], [], [], [], []
+    for number in range(donors):
+        for row, donor in enumerate(donors_of(group, seed + 1 + number)):
+            if group[row] == leave_out:
+                continue
+            with torch.no_grad():
+                with lx.record(model) as other:
+                    model(X[donor : donor + 1, : LENGTHS[donor]])
+                n = min(LENGTHS[row], LENGTHS[donor])
+                held = {
+                    name: lx.clamp(other["layer.l0"].signal(name)[:, :n, units])
+                    for name in ("cell_state", "hidden_state")
+                    if name in other["layer.l0"].signals
+                }
+                with lx.intervene(model, "layer.l0", units=units, feedback=True, **held):
+                    patched = model(X[row : row + 1, :n])
+                change = loss(patched, torch.tensor([row]).expand(1))[0] if n == T else None
+                change = (patched[0] - TARGETS[row, :n]).square().sum(-1) if change is None else change
+                change = change - loss(clean[row : row + 1], torch.tensor([row]))[0, :n]
+            direction = direction_of(clean, values, where, fold, group, fold[row])
+            along = ((patched[0] - clean[row, :n]) @ direction).numpy()
+            for t in range(n):
+                own, theirs = values[row, t], values[donor, t]
+                if np.isnan(own) or np.isnan(theirs):
+                    continue
+                rise.append(float(change[t])), differs.append(abs(own - theirs) * where[row, t]), rise_group.append(group[row])
+                if where[row, t]:
+                    moved.append(along[t]), pair.append((theirs, own)), moved_group.append(group[row])
+    return slope(rise, np.array(differs)[:, None], rise_group)[0], slope(moved, np.array(pair), moved_group)[0]
+
+
+def slope(y, x, group):
+    dummies = (np.array(group)[:, None] == np.unique(group)).astype(float)
+    return np.linalg.lstsq(np.concatenate([x, dummies], 1), np.array(y), rcond=None)[0][: x.shape[1]]
+
+
+def direction_of(clean, values, where, fold, group, out):
+    outputs, labels, groups = [], [], []
+    for row in range(B):
+        for t in range(LENGTHS[row]):
+            if fold[row] != out and where[row, t] and not np.isnan(values[row, t]):
+                outputs.append(clean[row, t].numpy()), labels.append(values[row, t]), groups.append(group[row])
+    goes = np.array([slope(one, np.array(labels)[:, None], groups)[0] for one in np.array(outputs).T])
+    return torch.from_numpy(goes / (goes @ goes))
+
+
+MODELS = {
+    "lstm": lambda: Reader(nn.LSTM(3, H, batch_first=True)),
+    "gru": lambda: Reader(nn.GRU(3, H, batch_first=True)),
+    "peephole": lambda: Reader(lx.PeepholeLSTM(3, H, batch_first=True)),
+}
+
+
+def verified(model, claims, **options):
+    return lx.verify(claims, model, X, LABELS, loss=loss, lengths=LENGTHS, groups=GROUPS, **(FEW | options))
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("kind", MODELS)
+def test_both_slopes_are_those_of_patching_by_hand(kind, label):
+    model = MODELS[kind]()
+    for claim in (lx.Claim("layer.l0", 2, label), lx.Claim("layer.l0", units=[0, 3], label=label)):
+        found = verified(model, claim).claims[0]
+        used, share = by_hand(model, list(claim.units), label)
+        assert abs(found.used.effect.value - used) < 1e-10
+        assert abs(found.suffices.share.value - share) < 1e-10
+
+
+def test_where_limits_the_steps_at_which_a_label_matters():
+    model, where = MODELS["lstm"](), np.random.default_rng(0).random((B, T)) < 0.5
+    found = verified(model, lx.Claim("layer.l0", 1, "sum"), where={"sum": where}).claims[0]
+    used, share = by_hand(model, [1], "sum", where)
+    assert abs(found.used.effect.value - used) < 1e-10 and abs(found.suffices.share.value - share) < 1e-10
+
+
+def test_intervals_are_made_of_what_slopes_are_without_each_group():
+    model = MODELS["lstm"]()
+    found = verified(model, lx.Claim("layer.l0", 2, "rising")).claims[0]
+    times = draws(5, 100, 0)
+    for leg, at in ((found.used.effect, 0), (found.suffices.share, 1)):
+        value = by_hand(model, [2], "rising")[at]
+        without = []
+        for group in range(5):
+            # The direction of outputs stays what it is: left out is only what was patched.
+            without.append(by_hand(model, [2], "rising", leave_out=group)[at])
+        (expected,) = bounds(np.array([value]), np.array([without]), np.ones((1, 5), bool), times)
+        np.testing.assert_allclose(leg, expected, rtol=0, atol=1e-8)
+
+
+def test_the_jackknife_of_a_mean_is_the_interval_of_a_mean():
+    values = np.random.default_rng(0).normal(size=(3, 9))
+    times = draws(9, 500, 0)
+    without = (values.sum(1, keepdims=True) - values) / 8
+    found = bounds(values.mean(1), without, np.ones((3, 9), bool), times)
+    np.testing.assert_allclose(np.transpose(found), intervals(values, np.ones((3, 9)), times), atol=1e-12)
+
+
+def test_a_number_that_hangs_on_one_group_has_no_interval():
+    (found,) = bounds(np.array([2.0]), np.array([[np.nan, 1.0, 3.0]]), np.ones((1, 3), bool), draws(3, 50, 0))
+    assert found.value == 2.0 and np.isnan(found.low) and np.isnan(found.family_low)
+
+
+def states_of(model, key="layer.l0"):
+    with torch.no_grad(), lx.record(model, lengths=LENGTHS) as recording:
+        model(X)
+    return recording[key].signal(recording[key].memory).numpy(), recording[key].valid.numpy()
+
+
+def test_a_unit_is_scored_on_groups_that_its_direction_was_not_fitted_on():
+    model = MODELS["lstm"]()
+    result = verified(model, [lx.Claim("layer.l0", 2, "rising"), lx.Claim("layer.l0", 2, "sum")])
+    states, valid = states_of(model)
+    fold = np.repeat(folds_of(np.array(GROUPS), 5, 0)[:, None], T, 1)
+    right = pairs = 0.0
+    residual, truth = [], []
+    for out in range(5):
+        rest, here = valid & (fold != out), valid & (fold == out)
+        y = LABELS["rising"]
+        sign = 1 if roc_auc_score(y[rest], states[rest][:, 2]) > 0.5 else -1
+        count = y[here].sum() * (~y[here]).sum()
+        if count:
+            right, pairs = right + count * roc_auc_score(y[here], sign * states[here][:, 2]), pairs + count
+        number = LABELS["sum"]
+        rest, here = rest & ~np.isnan(number), here & ~np.isnan(number)
+        fit = np.polyfit(states[rest][:, 2], number[rest], 1)
+        residual.append(np.polyval(fit, states[here][:, 2])), truth.append(number[here])
+    auc, r2 = (one.knows.score for one in result.claims)
+    assert abs(auc - right / pairs) < 1e-12
+    assert abs(r2 - r2_score(np.concatenate(truth), np.concatenate(residual))) < 1e-10
+
+
+def test_twins_get_the_same_choice():
+    model = MODELS["lstm"]()
+    twin = MODELS["lstm"]()
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64))
+    found = verified(model, lx.Claim("layer.l0", 2, "sum"), twins=[twin]).claims[0]
+    states, valid = states_of(twin)
+    here = valid & ~np.isnan(LABELS["sum"])
+    fold = np.repeat(folds_of(np.array(GROUPS), 5, 0)[:, None], T, 1)
+    predicted = np.full((B, T), np.nan)
+    for out in range(5):
+        rest, own = here & (fold != out), here & (fold == out)
+        best = max(range(H), key=lambda unit: np.corrcoef(states[rest][:, unit], LABELS["sum"][rest])[0, 1] ** 2)
+        predicted[own] = np.polyval(np.polyfit(states[rest][:, best], LABELS["sum"][rest], 1), states[own][:, best])
+    assert abs(found.knows.controls["untrained 1"] - r2_score(LABELS["sum"][here], predicted[here])) < 1e-10
+
+
+def test_several_units_get_a_probe_and_their_twins_as_many():
+    model = MODELS["lstm"]()
+    one, two = (verified(model, lx.Claim("layer.l0", units=units, label="sum")).claims[0].knows for units in ([1], [1, 2, 4]))
+    assert two.score != one.score and two.controls["untrained 1"] != one.controls["untrained 1"]
+    assert two.controls["window"] == one.controls["window"]
+
+
+def test_matched_sets_are_the_nearest_in_variance_and_norm_and_share_no_unit():
+    variance, norms = np.array([1.0, 1.1, 9.0, 1.2, 8.0, 5.0]), np.array([3.0, 3.1, 9.0, 3.2, 8.0, 5.0])
+    assert matched((1,), variance, norms)[:2] == [(0,), (3,)]
+    pairs = matched((1, 2), variance, norms)
+    assert pairs[0] in ((0, 4), (3, 4)) and len(pairs) == 2
+    assert len({unit for one in pairs for unit in one}) == 4 and not {1, 2} & {unit for one in pairs for unit in one}
+    assert matched((0,), variance, None)[0] == (1,)
+    assert len(matched((0,), np.arange(300.0), np.arange(300.0))) == 99 and len(matched((0,), np.arange(60.0), None)) == 39
+
+
+def test_what_reads_a_unit_is_found():
+    model = MODELS["lstm"]()
+    result = verified(model, lx.Claim("layer.l0", 1, "sum"))
+    assert result.matched_by == {"layer.l0": ("weight_hh_l0", "decoder.weight")}
+    peephole = verified(MODELS["peephole"](), lx.Claim("layer.l0", 1, "sum"))
+    assert peephole.matched_by == {"layer.l0": ("weight_hh_l0", "weight_ch_l0", "decoder.weight")}
+    stacked = Reader(nn.LSTM(3, H, num_layers=2, batch_first=True))
+    below = lx.verify(lx.Claim("layer.l0", 1, "sum"), stacked, X, LABELS, loss=loss, lengths=LENGTHS, groups=GROUPS, **FEW)
+    assert below.matched_by == {"layer.l0": ("weight_hh_l0", "weight_ih_l1")}
+
+
+INPUTS, LATCH = signals()
+OPTIONS = {"resamples": 300, "permutations": 99}
+
+
+def latched(model, claims, **options):
+    return lx.verify(claims, model, INPUTS, {"latch": LATCH}, loss=squared(LATCH), **(OPTIONS | options))
+
+
+def test_a_planted_latch_is_verified_first_and_its_copy_is_correlated_only():
+    model = Latched(latches=(3, 11), read=lambda latches, rest: latches[..., :1] + rest).silence(11)
+    result = latched(model, [lx.Claim("lstm.l0", unit, "latch") for unit in range(16)])
+    assert result.verified == (lx.Claim("lstm.l0", 3, "latch"),)
+    assert result.ranked[0].claim.unit == 3
+    found, copy = result[lx.Claim("lstm.l0", 3, "latch")], result[lx.Claim("lstm.l0", 11, "latch")]
+    assert copy.verdict == "correlated only" and copy.knows.score == found.knows.score == 1.0
+    assert abs(copy.used.effect.value) <= 1e-12 and abs(copy.suffices.share.value) <= 1e-12
+    assert abs(found.suffices.share.value - 1) < 0.02 and found.used.as_much == 0
+
+
+def test_units_that_stand_in_for_each_other_are_verified_together_only():
+    model = Latched(latches=(3, 7, 11), read=lambda latches, rest: torch.tanh(20 * latches.sum(-1, keepdim=True)) + rest)
+    alone, together = lx.Claim("lstm.l0", 3, "latch"), lx.Claim("lstm.l0", units=[3, 7, 11], label="latch")
+    result = latched(model, [alone, together])
+    assert result[together].verdict == "verified"
+    assert result[alone].used.verdict == "not shown" and result[alone].knows.verdict == "shown"
+
+
+def test_a_unit_that_matters_for_something_else_does_not_pass():
+    model = Latched()
+    with torch.no_grad():
+        model.head.weight[:, 5] = 1.0
+    result = latched(model, [lx.Claim("lstm.l0", 3, "latch"), lx.Claim("lstm.l0", 5, "latch")])
+    assert [one.verdict == "verified" for one in result.claims] == [True, False]
+    assert result.claims[1].used.change > 0.01 and result.claims[1].used.verdict == "not shown"
+
+
+def test_a_unit_that_moves_the_output_the_wrong_way_does_not_suffice():
+    model = Latched(latches=(3, 11), read=lambda latches, rest: 3 * latches[..., :1] - latches[..., 1:] + rest)
+    result = latched(model, [lx.Claim("lstm.l0", 3, "latch"), lx.Claim("lstm.l0", 11, "latch")])
+    assert result.claims[0].suffices.share.value == pytest.approx(1.5, abs=0.05)
+    assert result.claims[1].suffices.share.value == pytest.approx(-0.5, abs=0.05)
+    assert result.claims[1].suffices.verdict == "not shown"
+
+
+def test_without_twins_or_window_nothing_is_controlled():
+    model = Latched()
+    found = latched(model, lx.Claim("lstm.l0", 3, "latch"), twins=0).claims[0]
+    assert found.knows.verdict == "not controlled" and found.verdict == "is used and suffices; knows not controlled"
+
+
+def test_one_loss_for_each_sequence_is_asked_about_its_last_step():
+    class Last(Latched):
+        def forward(self, x):
+            return super().forward(x)[:, -1]
+
+    inputs, latch = signals(batch=40, time=40, every=12)
+    model, wanted = Last(), torch.from_numpy(2.0 * latch[:, -1] - 1)
+    result = lx.verify(
+        [lx.Claim("lstm.l0", 3, "latch"), lx.Claim("lstm.l0", 5, "latch")],
+        model,
+        inputs,
+        {"latch": latch},
+        loss=lambda output, rows: (output[:, 0] - wanted[rows]).square(),
+        groups=[row // 4 for row in range(40)],
+        **OPTIONS,
+    )
+    assert [one.verdict == "verified" for one in result.claims] == [True, False]
+
+
+def test_nothing_is_left_behind():
+    model = Latched().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    latched(model, lx.Claim("lstm.l0", 3, "latch"))
+    assert model.training and torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(vars(module).get("forward") for module in model.modules())
+
+
+def test_the_result_is_plain_and_says_what_was_tested():
+    model = Latched(latches=(3, 11), read=lambda latches, rest: latches[..., :1] + rest).silence(11)
+    result = latched(model, [lx.Claim("lstm.l0", 3, "latch"), lx.Claim("lstm.l0", 11, "latch")])
+    assert repr(result) == "<Verification: 2 tested, 1 verified; best founded: lstm.l0 unit 3 carries latch (verified)>"
+    plain = result.to_dict()
+    assert plain["tested"] == 2 and plain["verified"] == 1 and plain["claims"][1]["verdict"] == "correlated only"
+    frame = result.to_frame()
+    assert list(frame["verdict"]) == ["verified", "correlated only"] and list(frame["units"]) == ["3", "11"]
+    assert "2 claims tested, 1 verified" in result._repr_html_() and "<script" not in result._repr_html_()
+    with pytest.raises(KeyError, match="unit 4 carries"):
+        result[lx.Claim("lstm.l0", 4, "latch")]

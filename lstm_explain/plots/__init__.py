@@ -16,6 +16,7 @@ from lstm_explain.plots import (
     saturation,
     timescale,
     unit_text,
+    verification,
 )
 from lstm_explain.plots._dispatch import STYLE, panels, plot
 
@@ -35,4 +36,5 @@ __all__ = [
     "saturation",
     "timescale",
     "unit_text",
+    "verification",
 ]

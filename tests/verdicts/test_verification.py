@@ -8,9 +8,9 @@ from sklearn.metrics import r2_score, roc_auc_score
 from torch import nn
 
 import lstm_explain as lx
-from lstm_explain.analyses.ablation.intervals import draws, intervals
+from lstm_explain.analyses.ablation.intervals import balanced, draws
 from lstm_explain.verdicts.verification.asked import donors_of, folds_of
-from lstm_explain.verdicts.verification.jackknife import bounds
+from lstm_explain.verdicts.verification.bounds import of_scores, of_slopes
 from lstm_explain.verdicts.verification.matched import matched
 
 B, T, H = 10, 12, 5
@@ -45,8 +45,8 @@ def loss(output, rows):
     return (output - TARGETS[rows]).square().sum(-1)
 
 
-def by_hand(model, units, label, where=None, donors=2, seed=0, leave_out=None):
-    """Both slopes, by least squares with a constant for each group, one patched sequence at a time."""
+def by_hand(model, units, label, where=None, donors=2, seed=0):
+    """Both regressions, one patched sequence at a time: what changes, with what, and in which group."""
     group = np.array(GROUPS)
     fold = folds_of(group, 5, seed)
     values = LABELS[label].astype(float)
@@ -56,8 +56,6 @@ def by_hand(model, units, label, where=None, donors=2, seed=0, leave_out=None):
     rise, differs, moved, pair, rise_group, moved_group = [], [], [], [], [], []
     for number in range(donors):
         for row, donor in enumerate(donors_of(group, seed + 1 + number)):
-            if group[row] == leave_out:
-                continue
             with torch.no_grad():
                 with lx.record(model) as other:
                     model(X[donor : donor + 1, : LENGTHS[donor]])
@@ -81,7 +79,7 @@ def by_hand(model, units, label, where=None, donors=2, seed=0, leave_out=None):
                 rise.append(float(change[t])), differs.append(abs(own - theirs) * where[row, t]), rise_group.append(group[row])
                 if where[row, t]:
                     moved.append(along[t]), pair.append((theirs, own)), moved_group.append(group[row])
-    return slope(rise, np.array(differs)[:, None], rise_group)[0], slope(moved, np.array(pair), moved_group)[0]
+    return (rise, np.array(differs)[:, None], rise_group), (moved, np.array(pair), moved_group)
 
 
 def slope(y, x, group):
@@ -117,42 +115,52 @@ def test_both_slopes_are_those_of_patching_by_hand(kind, label):
     for claim in (lx.Claim("layer.l0", 2, label), lx.Claim("layer.l0", units=[0, 3], label=label)):
         found = verified(model, claim).claims[0]
         used, share = by_hand(model, list(claim.units), label)
-        assert abs(found.used.effect.value - used) < 1e-10
-        assert abs(found.suffices.share.value - share) < 1e-10
+        assert abs(found.used.effect.value - slope(*used)[0]) < 1e-10
+        assert abs(found.suffices.share.value - slope(*share)[0]) < 1e-10
 
 
 def test_where_limits_the_steps_at_which_a_label_matters():
     model, where = MODELS["lstm"](), np.random.default_rng(0).random((B, T)) < 0.5
     found = verified(model, lx.Claim("layer.l0", 1, "sum"), where={"sum": where}).claims[0]
-    used, share = by_hand(model, [1], "sum", where)
+    used, share = (slope(*leg)[0] for leg in by_hand(model, [1], "sum", where))
     assert abs(found.used.effect.value - used) < 1e-10 and abs(found.suffices.share.value - share) < 1e-10
 
 
-def test_intervals_are_made_of_what_slopes_are_without_each_group():
+def residuals_of(y, x, group):
+    """Each group's sum of what a regression leaves, times what the other regressors leave of the first one; and of the latter's squares."""
+    y, x, group = np.array(y), np.array(x), np.array(group)
+    dummies = (group[:, None] == np.unique(group)).astype(float)
+    rest = np.concatenate([x[:, 1:], dummies], 1)
+    left = x[:, 0] - rest @ np.linalg.lstsq(rest, x[:, 0], rcond=None)[0]
+    whole = np.concatenate([x, dummies], 1)
+    unexplained = y - whole @ np.linalg.lstsq(whole, y, rcond=None)[0]
+    return [np.array([(part[group == one]).sum() for one in np.unique(group)]) for part in (unexplained * left, left**2)]
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_intervals_are_made_of_what_the_regressions_leave_of_each_group(label):
     model = MODELS["lstm"]()
-    found = verified(model, lx.Claim("layer.l0", 2, "rising")).claims[0]
+    found = verified(model, lx.Claim("layer.l0", 2, label)).claims[0]
     times = draws(5, 100, 0)
-    for leg, at in ((found.used.effect, 0), (found.suffices.share, 1)):
-        value = by_hand(model, [2], "rising")[at]
-        without = []
-        for group in range(5):
-            # The direction of outputs stays what it is: left out is only what was patched.
-            without.append(by_hand(model, [2], "rising", leave_out=group)[at])
-        (expected,) = bounds(np.array([value]), np.array([without]), np.ones((1, 5), bool), times)
-        np.testing.assert_allclose(leg, expected, rtol=0, atol=1e-8)
+    for own, leg in zip((found.used.effect, found.suffices.share), by_hand(model, [2], label), strict=True):
+        unexplained, squares = residuals_of(*leg)
+        expected = balanced((unexplained + slope(*leg)[0] * squares)[None], squares[None], times)
+        np.testing.assert_allclose(own, np.ravel(expected), rtol=1e-8, atol=1e-9)
 
 
 def test_the_jackknife_of_a_mean_is_the_interval_of_a_mean():
     values = np.random.default_rng(0).normal(size=(3, 9))
     times = draws(9, 500, 0)
     without = (values.sum(1, keepdims=True) - values) / 8
-    found = bounds(values.mean(1), without, np.ones((3, 9), bool), times)
-    np.testing.assert_allclose(np.transpose(found), intervals(values, np.ones((3, 9)), times), atol=1e-12)
+    found = of_scores(values.mean(1), without, np.ones((3, 9), bool), times)
+    np.testing.assert_allclose(np.transpose(found), balanced(values, np.ones((3, 9)), times), atol=1e-12)
 
 
 def test_a_number_that_hangs_on_one_group_has_no_interval():
-    (found,) = bounds(np.array([2.0]), np.array([[np.nan, 1.0, 3.0]]), np.ones((1, 3), bool), draws(3, 50, 0))
+    (found,) = of_scores(np.array([2.0]), np.array([[np.nan, 1.0, 3.0]]), np.ones((1, 3), bool), draws(3, 50, 0))
     assert found.value == 2.0 and np.isnan(found.low) and np.isnan(found.family_low)
+    (found,) = of_slopes(np.array([[np.nan, 1.0, 3.0]]), np.ones((1, 3)), draws(3, 50, 0))
+    assert np.isnan(found.value) and np.isnan(found.family_low)
 
 
 def states_of(model, key="layer.l0"):
@@ -320,3 +328,119 @@ def test_the_result_is_plain_and_says_what_was_tested():
     assert "2 claims tested, 1 verified" in result._repr_html_() and "<script" not in result._repr_html_()
     with pytest.raises(KeyError, match="unit 4 carries"):
         result[lx.Claim("lstm.l0", 4, "latch")]
+
+
+BAD = {
+    "nothing": (dict(claims=[]), "needed an lx.Claim or a list of them, got list"),
+    "a name": (dict(claims=["latch"]), "needed an lx.Claim or a list of them, got str"),
+    "twice": (dict(claims=[lx.Claim("lstm.l0", 3, "latch")] * 2), "needed each claim once, got twice that lstm.l0 unit 3 carries latch"),
+    "no layer": (dict(claims=lx.Claim("lstm.l1", 3, "latch")), "needed a claim about one of lstm.l0, got 'lstm.l1'"),
+    "no unit": (dict(claims=lx.Claim("lstm.l0", 16, "latch")), "needed units from 0 to 15 of lstm.l0, got 16"),
+    "no label": (dict(claims=lx.Claim("lstm.l0", 3, "lock")), "needed claims about one of the labels latch, got 'lock'"),
+    "label's shape": (
+        dict(labels={"latch": LATCH[:, 1:]}),
+        "needed label 'latch' of shape (20, 60), one value for each step, got (20, 59)",
+    ),
+    "one value": (dict(labels={"latch": np.ones((20, 60), bool)}), "needed at least two values of label 'latch', got only 1"),
+    "classes": (
+        dict(labels={"latch": np.arange(1200).reshape(20, 60) % 3}),
+        "needed label 'latch' as yes or no, or as a number, got 3 classes: make a label of each class",
+    ),
+    "the same throughout groups": (
+        dict(labels={"latch": np.repeat(np.arange(20) % 2 == 0, 60).reshape(20, 60)}),
+        "needed label 'latch' to vary within groups, got one value throughout each of 20: put sequences with different values into one group",
+    ),
+    "folds": (
+        dict(groups=[0] * 10 + [1] * 10),
+        "needed at least 2 folds and as many groups, got 5 folds and 2 groups: give finer groups or fewer folds",
+    ),
+    "groups": (dict(groups=[0, 1]), "needed groups for 20 sequences, got 2"),
+    "where": (
+        dict(where={"latch": np.ones((20, 60))}),
+        "needed where= of 'latch' as booleans of shape (20, 60), got float64 of shape (20, 60)",
+    ),
+    "nowhere": (
+        dict(where={"latch": np.zeros((20, 60), bool)}),
+        "needed where= of 'latch' to be true at some step where the label is defined, got none",
+    ),
+    "where of what": (dict(where={"lock": LATCH > 0}), "needed where= for one of the labels latch, got 'lock'"),
+    "twins": (dict(twins="five"), "needed twins as a whole number from 0 on, or as a list of models, got 'five'"),
+    "donors": (dict(donors=0), "needed donors as a positive whole number, got 0"),
+    "loss": (dict(loss=None), "needed loss as a function of the model's output and the sequences' numbers, got NoneType"),
+    "inputs": (dict(inputs=LATCH), "needed inputs as a tensor (batch, time, ...), got ndarray"),
+    "output": (
+        dict(output=lambda output: output[:, 0]),
+        "needed an output for each number of the loss, (row[, time][, class]), got (16, 1) beside a loss (16, 60): choose one with output=",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_gets_one_line(what):
+    given, message = BAD[what]
+    options = dict(claims=lx.Claim("lstm.l0", 3, "latch"), inputs=INPUTS, labels={"latch": LATCH}, loss=squared(LATCH)) | OPTIONS | given
+    claims, inputs, labels = (options.pop(name) for name in ("claims", "inputs", "labels"))
+    with pytest.raises(lx.InputError) as raised:
+        lx.verify(claims, Latched(), inputs, labels, **options)
+    assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (dict(layer="l0"), "needed a claim about unit= or units=, got neither"),
+        (dict(layer="l0", unit=1, units=[2]), "needed a claim about unit= or units=, got 1 and [2]"),
+        (dict(layer="l0", unit=-1), "needed a claim's units as whole numbers from 0 on, got -1"),
+        (dict(layer="l0", unit=True), "needed a claim's units as whole numbers from 0 on, got True"),
+        (dict(layer="l0", units=[2, 2]), "needed each of a claim's units once, got [2, 2]"),
+        (dict(layer=0, unit=1), "needed a claim's layer as a text, got 0"),
+    ],
+)
+def test_a_claim_is_about_units_of_a_layer(given, message):
+    with pytest.raises(lx.InputError) as raised:
+        lx.Claim(**given)
+    assert str(raised.value) == message
+
+
+def test_a_group_of_one_unit_is_that_unit():
+    assert lx.Claim("l0", units=[3], label="x") == lx.Claim("l0", 3, "x") and hash(lx.Claim("l0", 3, "x")) is not None
+    assert lx.Claim("l0", units=[7, 3], label="x") == lx.Claim("l0", units=(3, 7), label="x")
+
+
+def noise(seed, batch=12, time=40):
+    """Inputs, and a label that drifts slowly and has nothing to do with them."""
+    rng = np.random.default_rng(seed)
+    drift = np.zeros((batch, time))
+    for t in range(time):
+        drift[:, t] = 0.95 * drift[:, t - 1] + rng.normal(size=batch)
+    return torch.from_numpy(rng.normal(size=(batch, time, 4)).cumsum(1) * 0.3), drift
+
+
+def null_claims(seed, units=12):
+    """How many of a random network's units are verified for a label that it has nothing to do with."""
+    inputs, drift = noise(seed)
+    model = Latched(units, latches=(), read=lambda latches, rest: 10 * rest, seed=seed)
+    wanted = torch.from_numpy(drift)
+    claims = [lx.Claim("lstm.l0", unit, "drift") for unit in range(units)]
+    result = lx.verify(
+        claims,
+        model,
+        inputs,
+        {"drift": drift},
+        loss=lambda output, rows: (output[..., 0] - wanted[rows]).square(),
+        twins=5,
+        window=4,
+        donors=1,
+        resamples=200,
+        permutations=99,
+        seed=seed,
+    )
+    return result
+
+
+def test_independent_labels_are_not_verified():
+    results = [null_claims(seed) for seed in range(8)]
+    assert not any(result.verified for result in results)
+    # No leg stands for more than one family in ten, which 2 of 8 are within.
+    for leg in range(3):
+        assert sum(any(one.legs[leg] == "shown" for one in result.claims) for result in results) <= 2

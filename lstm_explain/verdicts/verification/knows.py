@@ -15,7 +15,7 @@ from lstm_explain.analyses.probing import fits
 from lstm_explain.analyses.probing.labels import Truth
 from lstm_explain.analyses.probing.scores import score
 from lstm_explain.analyses.probing.unit_scores import null_for, scores_of
-from lstm_explain.verdicts.verification.jackknife import Bounds, bounds
+from lstm_explain.verdicts.verification.bounds import Bounds, of_scores
 
 Units = tuple[int, ...]
 MAJORITY, WINDOW, UNTRAINED = "majority", "window", "untrained"
@@ -132,7 +132,7 @@ def above(claims: Sequence[Known], times: NDArray[np.float64]) -> list[dict[str,
     for control in dict.fromkeys(name for one in claims for name in one.controls):
         value = np.array([one.own.value - one.controls[control].value for one in claims])
         without = np.stack([one.own.without - one.controls[control].without for one in claims])
-        each = bounds(value, without, np.stack([one.counted for one in claims]), times)
+        each = of_scores(value, without, np.stack([one.counted for one in claims]), times)
         for of, one in zip(found, each, strict=True):
             of[control] = one
     return found

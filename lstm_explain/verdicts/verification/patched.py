@@ -26,14 +26,16 @@ _VALUES = 1 << 25
 
 
 class Slopes(NamedTuple):
-    """A slope of each set and label, with what it is without each group.
+    """Slopes as quotients of sums over groups: ``sums (set, label, group)`` to ``steps (label, group)``."""
 
-    ``value (set, label)``, ``without (set, label, group)``; ``counted (label, group)`` are the groups that it is made of.
-    """
+    sums: NDArray[np.float64]
+    steps: NDArray[np.float64]
 
-    value: NDArray[np.float64]
-    without: NDArray[np.float64]
-    counted: NDArray[np.bool_]
+    @property
+    def value(self) -> NDArray[np.float64]:
+        """``(set, label)``; NaN where labels don't vary enough to tell."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(self.sums.sum(-1) / self.steps.sum(-1))
 
 
 class Patched(NamedTuple):
@@ -147,40 +149,25 @@ def _of_pair(pair: Pairs) -> tuple[Tensor, Tensor]:
 
 
 def _slopes(by_set: NDArray[np.float64], by_pair: NDArray[np.float64]) -> tuple[Slopes, Slopes]:
-    """The two slopes within groups, all together and without each group."""
+    """The two slopes within groups."""
     n, a, aa, m, d, r, dd, rr, dr = by_pair.transpose(1, 0, 2)
     y, ya, q, qd, qr = by_set.transpose(2, 0, 1, 3)
     n, m = np.maximum(n, 1), np.maximum(m, 1)
-    spread = aa - a * a / n
-    used = _ratio(ya - y * a / n, spread)
+    used = Slopes(ya - y * a / n, aa - a * a / n)
     dd, rr, dr = dd - d * d / m, rr - r * r / m, dr - d * r / m
     qd, qr = qd - q * d / m, qr - q * r / m
-    # The coefficient of the donor's label beside the sequence's own one: of two regressors, by Cramer's rule.
-    parts = [_all_and_without(part) for part in (qd, qr, dd, rr, dr)]
-    value, without = (
-        np.divide(
-            qd * rr - qr * dr,
-            dd * rr - dr * dr,
-            out=np.full(qd.shape, np.nan),
-            where=np.broadcast_to(dd * rr - dr * dr > _LEAST * dd * rr, qd.shape),
-        )
-        for qd, qr, dd, rr, dr in zip(*parts, strict=True)
-    )
-    return used, Slopes(value, without, dd > 0)
+    # The coefficient of the donor's label beside that of the sequence's own one: what the latter leaves of the former is what counts
+    # (Frisch & Waugh 1933).
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shared = dr.sum(-1, keepdims=True) / rr.sum(-1, keepdims=True)
+        left = dd - 2 * shared * dr + shared**2 * rr
+        # Labels that are collinear but for so much can't be told apart.
+        left = np.where(left.sum(-1, keepdims=True) > _LEAST * dd.sum(-1, keepdims=True), left, np.nan)
+        theirs = (qd - shared * qr).sum(-1, keepdims=True) / left.sum(-1, keepdims=True)
+        own = (qr.sum(-1, keepdims=True) - theirs * dr.sum(-1, keepdims=True)) / rr.sum(-1, keepdims=True)
+        # What the two leave unexplained in each group, as a deviation from the slope.
+        rest = (qd - theirs * dd - own * dr) - shared * (qr - theirs * dr - own * rr)
+    return used, Slopes(rest + theirs * left, left)
 
 
 _LEAST = 1e-9
-"""Labels of pairs that are collinear but for so much can't be told apart."""
-
-
-def _all_and_without(part: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Added up over groups, the last axis; and without each of them."""
-    whole = part.sum(-1)
-    return whole, whole[..., None] - part
-
-
-def _ratio(of: NDArray[np.float64], to: NDArray[np.float64]) -> Slopes:
-    above, below = _all_and_without(of), _all_and_without(to)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value, without = (np.where(b > 0, a / b, np.nan) for a, b in zip(above, below, strict=True))
-    return Slopes(value, without, to > 0)

@@ -21,11 +21,10 @@ _BATCH = 16
 
 
 class Slope(NamedTuple):
-    """A claim's slope: as `jackknife.bounds` takes it, and the same of its matched sets ``(set,)``."""
+    """A claim's slope, as `bounds.of_slopes` takes it ``(group,)``, and the same of its matched sets ``(set,)``."""
 
-    value: NDArray[np.float64]
-    without: NDArray[np.float64]
-    counted: NDArray[np.bool_]
+    sums: NDArray[np.float64]
+    steps: NDArray[np.float64]
     matched: NDArray[np.float64]
 
 
@@ -104,7 +103,7 @@ class Patching:
     def _slope(self, claim: Claim, slopes: Slopes) -> Slope:
         label = [one.name for one in self._labels].index(claim.label)
         at, others = self._at[tuple(claim.units)], [self._at[one] for one in self._matched[tuple(claim.units)]]
-        return Slope(slopes.value[at, label], slopes.without[at, label], slopes.counted[label], slopes.value[others, label])
+        return Slope(slopes.sums[at, label], slopes.steps[label], slopes.value[others, label])
 
     def used(self, claim: Claim) -> Slope:
         """The rise of the loss per difference of labels."""

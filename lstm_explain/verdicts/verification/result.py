@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from lstm_explain.display import jsonable, number, table
 from lstm_explain.trajectory import Padding
+from lstm_explain.verdicts.verification.bounds import Bounds
 from lstm_explain.verdicts.verification.claim import Claim
-from lstm_explain.verdicts.verification.jackknife import Bounds
 
 if TYPE_CHECKING:
     from pandas import DataFrame

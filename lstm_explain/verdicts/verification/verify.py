@@ -16,8 +16,8 @@ from lstm_explain.recording.runner import layers_in, unwrapped
 from lstm_explain.trajectory import checked_lengths, together
 from lstm_explain.verdicts.faithfulness.claims import numbered
 from lstm_explain.verdicts.verification.asked import Label, claims_of, donors_of, folds_of, labels_of
+from lstm_explain.verdicts.verification.bounds import of_slopes
 from lstm_explain.verdicts.verification.claim import Claim
-from lstm_explain.verdicts.verification.jackknife import bounds
 from lstm_explain.verdicts.verification.knows import Known, Steps, above, known
 from lstm_explain.verdicts.verification.patching import Patching
 from lstm_explain.verdicts.verification.result import Knows, Suffices, Used, VerificationResult, Verified
@@ -229,8 +229,7 @@ def _verified(
     over = above(knowing, times)
     used, suffices = ([getattr(found[one.layer], leg)(one) for one in claims] for leg in ("used", "suffices"))
     effects, shares = (
-        bounds(np.array([one.value for one in leg]), np.stack([one.without for one in leg]), np.stack([one.counted for one in leg]), times)
-        for leg in (used, suffices)
+        of_slopes(np.stack([one.sums for one in leg]), np.stack([one.steps for one in leg]), times) for leg in (used, suffices)
     )
     return tuple(
         Verified(

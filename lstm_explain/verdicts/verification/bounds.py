@@ -1,7 +1,8 @@
-"""Any number that is made of groups, with intervals: by what it is without each of them.
+"""Numbers that are made of groups, with the intervals that hold for one claim and for all of them at once.
 
-A group's pseudo-value is what it adds to the number (Quenouille 1956, Tukey 1958); the mean of independent pseudo-values is what the
-intervals of ablations are made for, so that scores, contrasts and slopes all get the same intervals, and families the same correction.
+All are studentised bootstrap intervals of groups, each member of the family at the same level (`ablation.intervals.balanced`). A slope is
+a quotient of sums over groups, which is what these intervals are made for. A score isn't: it goes in by its pseudo-values, what each group
+adds to it (Quenouille 1956, Tukey 1958).
 """
 
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lstm_explain.analyses.ablation.intervals import intervals
+from lstm_explain.analyses.ablation.intervals import balanced
 
 
 class Bounds(NamedTuple):
@@ -22,10 +23,17 @@ class Bounds(NamedTuple):
     family_high: float
 
 
-def bounds(
+def of_slopes(sums: NDArray[np.float64], steps: NDArray[np.float64], times: NDArray[np.float64]) -> list[Bounds]:
+    """A family of quotients of sums over groups, ``(member, group)`` each; `times (draw, group)` is how often draws count each group."""
+    known = np.isfinite(sums).all(1) & (steps.sum(1) > 0)
+    found = balanced(np.where(known[:, None], sums, 0.0), np.where(known[:, None], steps, 0.0), times)
+    return [Bounds(*map(float, one)) for one in zip(*found, strict=True)]
+
+
+def of_scores(
     values: NDArray[np.float64], without: NDArray[np.float64], counted: NDArray[np.bool_], times: NDArray[np.float64]
 ) -> list[Bounds]:
-    """The intervals of a family.
+    """A family of scores.
 
     Parameters
     ----------
@@ -35,7 +43,6 @@ def bounds(
     counted : ndarray of bool ``(member, group)``
         The groups that each is made of.
     times : ndarray ``(draw, group)``
-        How often each draw counts each group.
     """
     counted = counted & np.isfinite(values)[:, None]
     # A number that one group alone makes isn't one of groups.
@@ -43,7 +50,7 @@ def bounds(
     n = counted.sum(1, keepdims=True)
     with np.errstate(invalid="ignore"):
         pseudo = np.where(counted, n * values[:, None] - (n - 1) * without, 0.0)
-        # Intervals lie around the number itself, not around the one that the jackknife would put in its place.
+        # Intervals lie around the score itself, not around the one that the jackknife would put in its place.
         pseudo += np.where(counted, values[:, None] - pseudo.sum(1, keepdims=True) / np.maximum(n, 1), 0.0)
-    found = intervals(pseudo, counted.astype(np.float64), times)
+    found = balanced(pseudo, counted.astype(np.float64), times)
     return [Bounds(*map(float, (value, *rest))) for value, *rest in zip(values, *found[1:], strict=True)]

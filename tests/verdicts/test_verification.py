@@ -148,17 +148,20 @@ def test_intervals_are_made_of_what_the_regressions_leave_of_each_group(label):
         np.testing.assert_allclose(own, np.ravel(expected), rtol=1e-8, atol=1e-9)
 
 
-def test_the_jackknife_of_a_mean_is_the_interval_of_a_mean():
-    values = np.random.default_rng(0).normal(size=(3, 9))
-    times = draws(9, 500, 0)
-    without = (values.sum(1, keepdims=True) - values) / 8
-    found = of_scores(values.mean(1), without, np.ones((3, 9), bool), times)
-    np.testing.assert_allclose(np.transpose(found), balanced(values, np.ones((3, 9)), times), atol=1e-12)
+def test_intervals_of_scores_are_percentiles_and_hold_for_all_at_once():
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(size=(6, 1000)) * np.arange(1, 7)[:, None]
+    found = np.array(of_scores(np.zeros(6), drawn))
+    np.testing.assert_allclose(found[:, 1], np.sort(drawn, axis=1)[:, 25], atol=1e-12)
+    np.testing.assert_allclose(found[:, 2], np.sort(drawn, axis=1)[:, 974], atol=1e-12)
+    inside = (drawn >= found[:, 3:4]) & (drawn <= found[:, 4:])
+    assert 0.95 <= inside.all(0).mean() <= 0.955
+    assert np.ptp(inside.mean(1)) <= 0.002  # each at the same level
+    (alone,) = of_scores(np.zeros(1), drawn[:1])
+    assert abs(alone.family_low - alone.low) < 0.1 and np.isnan(of_scores(np.array([np.nan]), drawn[:1])[0].value)
 
 
-def test_a_number_that_hangs_on_one_group_has_no_interval():
-    (found,) = of_scores(np.array([2.0]), np.array([[np.nan, 1.0, 3.0]]), np.ones((1, 3), bool), draws(3, 50, 0))
-    assert found.value == 2.0 and np.isnan(found.low) and np.isnan(found.family_low)
+def test_a_slope_that_is_not_defined_has_no_interval():
     (found,) = of_slopes(np.array([[np.nan, 1.0, 3.0]]), np.ones((1, 3)), draws(3, 50, 0))
     assert np.isnan(found.value) and np.isnan(found.family_low)
 
@@ -348,7 +351,8 @@ BAD = {
     ),
     "the same throughout groups": (
         dict(labels={"latch": np.repeat(np.arange(20) % 2 == 0, 60).reshape(20, 60)}),
-        "needed label 'latch' to vary within groups, got one value throughout each of 20: put sequences with different values into one group",
+        "needed label 'latch' to vary within groups, got one value throughout each of 20: "
+        "put sequences with different values into one group",
     ),
     "folds": (
         dict(groups=[0] * 10 + [1] * 10),

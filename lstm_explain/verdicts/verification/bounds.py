@@ -1,16 +1,17 @@
 """Numbers that are made of groups, with the intervals that hold for one claim and for all of them at once.
 
-All are studentised bootstrap intervals of groups, each member of the family at the same level (`ablation.intervals.balanced`). A slope is
-a quotient of sums over groups, which is what these intervals are made for. A score isn't: it goes in by its pseudo-values, what each group
-adds to it (Quenouille 1956, Tukey 1958).
+Groups are what the bootstrap draws. A slope is a quotient of sums over groups and gets studentised intervals, each member of the family at
+the same level (`ablation.intervals.balanced`). A score gets percentiles, as those of `lx.probe` do, and for the family those between which
+all members lie at once in 95 % of draws, again each at the same level (Mandel & Betensky 2008).
 """
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
-from lstm_explain.analyses.ablation.intervals import balanced
+from lstm_explain.analyses.ablation.intervals import LEVEL, balanced
 
 
 class Bounds(NamedTuple):
@@ -30,27 +31,14 @@ def of_slopes(sums: NDArray[np.float64], steps: NDArray[np.float64], times: NDAr
     return [Bounds(*map(float, one)) for one in zip(*found, strict=True)]
 
 
-def of_scores(
-    values: NDArray[np.float64], without: NDArray[np.float64], counted: NDArray[np.bool_], times: NDArray[np.float64]
-) -> list[Bounds]:
-    """A family of scores.
-
-    Parameters
-    ----------
-    values : ndarray ``(member,)``
-    without : ndarray ``(member, group)``
-        What each is without a group.
-    counted : ndarray of bool ``(member, group)``
-        The groups that each is made of.
-    times : ndarray ``(draw, group)``
-    """
-    counted = counted & np.isfinite(values)[:, None]
-    # A number that one group alone makes isn't one of groups.
-    counted = counted & np.all(~counted | np.isfinite(without), axis=1)[:, None]
-    n = counted.sum(1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        pseudo = np.where(counted, n * values[:, None] - (n - 1) * without, 0.0)
-        # Intervals lie around the score itself, not around the one that the jackknife would put in its place.
-        pseudo += np.where(counted, values[:, None] - pseudo.sum(1, keepdims=True) / np.maximum(n, 1), 0.0)
-    found = balanced(pseudo, counted.astype(np.float64), times)
-    return [Bounds(*map(float, (value, *rest))) for value, *rest in zip(values, *found[1:], strict=True)]
+def of_scores(values: NDArray[np.float64], drawn: NDArray[np.float64]) -> list[Bounds]:
+    """A family of scores ``(member,)``, from what each is in each draw: ``(member, draw)``."""
+    known = np.isfinite(values)
+    # A draw in which a score isn't defined says nothing of it.
+    every = np.where(np.isfinite(drawn), drawn, values[:, None])
+    count = every.shape[1]
+    ordered, ranks = np.sort(every, axis=1), rankdata(every, axis=1)
+    outward = np.where(known[:, None], np.maximum(ranks, count + 1 - ranks), 1)
+    own, family = np.ceil((1 + LEVEL) / 2 * count), np.quantile(outward.max(0), LEVEL, method="higher")
+    each = [ordered[:, [count - int(end), int(end) - 1]] for end in (own, family)]
+    return [Bounds(float(value), *map(float, (*one, *all_at_once))) for value, one, all_at_once in zip(values, *each, strict=True)]

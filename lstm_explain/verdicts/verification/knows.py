@@ -36,18 +36,17 @@ class Steps(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """A held-out score, and what it is without each group: ``(group,)``."""
+    """A held-out score, and what it is in each bootstrap draw of groups: ``(draw,)``."""
 
     value: float
-    without: NDArray[np.float64]
+    drawn: NDArray[np.float64]
 
 
 class Known(NamedTuple):
-    """One claim's score, those of its controls, the groups that they are made of, and the chance of as good a score by moved labels."""
+    """One claim's score, those of its controls, and the chance of as good a score by moved labels."""
 
     own: Scored
     controls: Mapping[str, Scored]
-    counted: NDArray[np.bool_]
     p_value: float
 
 
@@ -56,7 +55,7 @@ def known(
     claims: Sequence[tuple[str, Units]],
     states: Mapping[str, NDArray[Any]],
     twins: Sequence[Mapping[str, NDArray[Any]]],
-    groups: int,
+    times: NDArray[np.float64],
     permutations: int,
     seed: int,
 ) -> list[Known]:
@@ -67,22 +66,21 @@ def known(
     claims : sequence of (layer, units)
     states : mapping of str to ndarray ``(step, unit)``
         Of each layer, at the label's steps; `twins` has the same of each untrained twin.
-    groups : int
+    times : ndarray ``(draw, group)``
+        How often each draw counts each group.
     permutations : int
         Moves of the label within its sequences, of which each counts the best of all these claims (Westfall & Young 1993).
     seed : int
     """
 
     def scored(predicted: fits.Fitted) -> Scored:
-        found = score(steps.truth, predicted.predicted, steps.group, steps.fold, groups, np.ones(len(steps.fold), dtype=bool))
-        once = np.ones((1, groups))
-        return Scored(float(found(once)[0]), found(once - np.eye(groups)))
+        found = score(steps.truth, predicted.predicted, steps.group, steps.fold, times.shape[1], np.ones(len(steps.fold), dtype=bool))
+        return Scored(float(found(np.ones((1, times.shape[1])))[0]), found(times))
 
     common = {MAJORITY: scored(fits.majority(steps.truth, steps.fold))}
     if steps.window is not None:
         common[WINDOW] = scored(_probe(steps, steps.window))
     columns, found = [], []
-    counted = np.bincount(steps.group, minlength=groups) > 0
     orders: dict[tuple[int, str], Mapping[int, list[int]]] = {}
     for layer, units in claims:
         features = states[layer][:, list(units)].astype(np.float64)
@@ -99,7 +97,7 @@ def known(
     null = null_for(steps.truth.values, steps.sequence)
     runs = steps.sequence if null == "circular_shift" else steps.group
     chances = scores_of(np.stack(columns, axis=1), steps.truth, runs, null, permutations, seed).p_values_family
-    return [Known(own, controls, counted, float(p)) for (own, controls), p in zip(found, chances, strict=True)]
+    return [Known(own, controls, float(p)) for (own, controls), p in zip(found, chances, strict=True)]
 
 
 def _predicted(steps: Steps, features: NDArray[np.float64], chosen: Mapping[int, Sequence[int]]) -> fits.Fitted:
@@ -126,13 +124,12 @@ def _probe(steps: Steps, features: Any) -> fits.Fitted:
     return fits.ridge(features, steps.fold, grams)
 
 
-def above(claims: Sequence[Known], times: NDArray[np.float64]) -> list[dict[str, Bounds]]:
-    """How far each claim's score is above each control's, the family being all claims against that control."""
+def above(claims: Sequence[Known]) -> list[dict[str, Bounds]]:
+    """How far each claim's score is above each control's on the same draws, the family being all claims against that control."""
     found: list[dict[str, Bounds]] = [{} for _ in claims]
     for control in dict.fromkeys(name for one in claims for name in one.controls):
         value = np.array([one.own.value - one.controls[control].value for one in claims])
-        without = np.stack([one.own.without - one.controls[control].without for one in claims])
-        each = of_scores(value, without, np.stack([one.counted for one in claims]), times)
-        for of, one in zip(found, each, strict=True):
+        drawn = np.stack([one.own.drawn - one.controls[control].drawn for one in claims])
+        for of, one in zip(found, of_scores(value, drawn), strict=True):
             of[control] = one
     return found

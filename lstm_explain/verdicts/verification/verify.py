@@ -158,7 +158,7 @@ def verify(
         states = {layer: numbers(one.held.trajectory.signal(memories[layer]))[keep] for layer, one in found.items()}
         bar.set_description("recording untrained twins")
         theirs = [states_of(twin, inputs.detach(), memories, additional_forward_args, steps, keep) for twin in others]
-    knowing = _known(asked, carried, keep, group, fold, inputs, valid, window, states, theirs, permutations, seed)
+    knowing = _known(asked, carried, keep, group, fold, inputs, valid, window, states, theirs, times, permutations, seed)
     return VerificationResult(
         claims=_verified(asked, knowing, carried, found, times),
         matched_by={layer: one.read_by for layer, one in found.items()},
@@ -193,6 +193,7 @@ def _known(
     window: int,
     states: Mapping[str, NDArray[Any]],
     twins: Sequence[Mapping[str, NDArray[Any]]],
+    times: NDArray[np.float64],
     permutations: int,
     seed: int,
 ) -> list[Known]:
@@ -213,7 +214,7 @@ def _known(
         )
         here = {layer: one[defined] for layer, one in states.items()}
         theirs = [{layer: one[defined] for layer, one in twin.items()} for twin in twins]
-        each = known(steps, [(one.layer, tuple(one.units)) for one in own], here, theirs, int(group.max()) + 1, permutations, seed)
+        each = known(steps, [(one.layer, tuple(one.units)) for one in own], here, theirs, times, permutations, seed)
         found |= {one: scored._replace(p_value=min(1.0, scored.p_value * len(labels))) for one, scored in zip(own, each, strict=True)}
     return [found[one] for one in claims]
 
@@ -226,7 +227,7 @@ def _verified(
     times: NDArray[np.float64],
 ) -> tuple[Verified, ...]:
     """The legs of each claim, each with the intervals of the family."""
-    over = above(knowing, times)
+    over = above(knowing)
     used, suffices = ([getattr(found[one.layer], leg)(one) for one in claims] for leg in ("used", "suffices"))
     effects, shares = (
         of_slopes(np.stack([one.sums for one in leg]), np.stack([one.steps for one in leg]), times) for leg in (used, suffices)

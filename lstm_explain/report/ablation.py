@@ -162,6 +162,7 @@ def _chosen(study: Study, measured: Measured, read: _Read, label: str | None) ->
     scores, chance = known.scores[here], known.p_values_family[here] > 0.05
     ranked = np.argsort(-scores, kind="stable")
     best = ranked[: min(UNITS, len(ranked) // 2)].tolist()
+    best = [unit for unit in best if not chance[unit]] or best
     rest = [unit for unit in ranked[len(best) :].tolist() if chance[unit]] or ranked[len(best) :].tolist()
     matched: list[int] = []
     for unit in best:

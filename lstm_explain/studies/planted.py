@@ -32,7 +32,7 @@ SWITCH = 0.1
 the memory has let go of what it held before the number counts."""
 GAIN, COPY_GAIN = 1.0, 1.25
 """The candidate's weight on the written number; a copy is the louder one."""
-WEAK, BACKGROUND = 0.5, 0.05
+WEAK, BACKGROUND = 0.25, 0.05
 """What memories' weights into random units are scaled by, and the largest weight of a random unit in the read-out."""
 
 
@@ -129,12 +129,12 @@ def _set(layer: nn.LSTM | nn.GRU, unit: int, feature: int, gain: float) -> None:
 
     Of the LSTM, with k = 1 at a number and 0 between: i = k, f = 1 - k, g = tanh(gain x), o = 1. Of the GRU: z = 1 - k, n = tanh(gain x).
     """
-    weights, biases = layer.weight_ih_l0, layer.bias_ih_l0
-    size = weights.shape[1] // 2 + feature
     gates = "ifgo" if isinstance(layer, nn.LSTM) else "rzn"
     row = {gate: at * UNITS + unit for at, gate in enumerate(gates)}
-    for parameter in (weights, layer.weight_hh_l0, biases, layer.bias_hh_l0):
+    for parameter in layer.parameters():
         parameter[list(row.values())] = 0
+    weights, biases = layer.get_parameter("weight_ih_l0"), layer.get_parameter("bias_ih_l0")
+    size = weights.shape[1] // 2 + feature
     for gate, opens in (("i", 1), ("f", -1), ("z", -1)):
         if gate in row:
             biases[row[gate]] = -opens * HOLD
@@ -178,12 +178,13 @@ def network(seed: int = 0) -> Network:
     with torch.no_grad():
         model.read_out.weight.uniform_(-BACKGROUND, BACKGROUND, generator=torch.Generator().manual_seed(seed))
         model.read_out.bias.zero_()
-        for branch, layer in enumerate((model.lstm, model.gru)):
+        layers: tuple[nn.LSTM | nn.GRU, ...] = (model.lstm, model.gru)
+        for branch, layer in enumerate(layers):
             units = rng.permutation(UNITS)[: 2 * MEMORIES].tolist()
-            for unit in units:
-                model.read_out.weight[:, branch * UNITS + unit] = 0
-            layer.weight_hh_l0[:, units[:MEMORIES]] *= WEAK
-            layer.weight_hh_l0[:, units[MEMORIES:]] = 0
+            model.read_out.weight[:, [branch * UNITS + unit for unit in units]] = 0
+            recurrent = layer.get_parameter("weight_hh_l0")
+            recurrent[:, units[:MEMORIES]] *= WEAK
+            recurrent[:, units[MEMORIES:]] = 0
             for at in range(MEMORIES):
                 memory = branch * MEMORIES + at
                 unit, copy = units[at], units[MEMORIES + at]
@@ -206,13 +207,13 @@ def network(seed: int = 0) -> Network:
     )
 
 
-_PLACES = (
-    "The places are, of each branch's first memory, the first step of any sequence that is {after} steps after the last number was written "
-    "to it. What is written to it decides its output, and what else is read only the weak background; the baseline is zero: nothing "
-    "written, no noise."
-)
 AFTER = 18
-"""Steps from a write to the place that is explained."""
+"""Steps from a write to the place that is explained: fewer than to the next one."""
+_PLACES = (
+    f"The places are, for the first memory of each branch, {AFTER} steps after the last number that is written to it so many steps before "
+    "the first sequence ends. That number alone decides what the memory holds; the rest is the weak background. The baseline is zero: "
+    "nothing written, no noise."
+)
 
 
 def _places(made: Network) -> list[Place]:
@@ -220,13 +221,8 @@ def _places(made: Network) -> list[Place]:
     places = []
     for memory in (0, MEMORIES):
         label = made.planted[memory].label
-        writes = made.writes[label]
-        for sequence, length in enumerate(made.lengths):
-            steps = np.flatnonzero(writes[sequence])
-            late = [int(step) + AFTER for step in steps if step + AFTER < length]
-            if late:
-                places.append(Place(f"what {label.replace('_', ' ')} holds", sequence, (late[-1], memory)))
-                break
+        last = np.flatnonzero(made.writes[label][0, : made.lengths[0] - AFTER])[-1]
+        places.append(Place(f"{label.replace('_', ' ')}, {AFTER} steps after it was written to", 0, (int(last) + AFTER, memory)))
     return places
 
 
@@ -257,6 +253,6 @@ def make(seed: int = 0) -> Study:
         about={
             "what": f"a network with {2 * MEMORIES} memories planted by hand among {2 * UNITS} units, each with a copy that nothing reads",
             **where,
-            "caveats": {"attribution": _PLACES.format(after=AFTER)},
+            "caveats": {"attribution": _PLACES},
         },
     )

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 import lstm_explain as lx
-from lstm_explain.report import ablation, attribution, explain, overview, probing
+from lstm_explain.plots import panels
+from lstm_explain.report import ablation, attribution, explain, overview, probing, saturation
 from lstm_explain.report.measure import Clock, measure
 from lstm_explain.studies.planted import AFTER, GAIN, HOLD, MEMORIES, RARELY, SWITCH, UNITS, make, network
 
 SEEDS = range(20)
-SOME = 16
 SHARE = 0.85
 """Of what an output is away from its baseline's, what the last written number gets at least."""
 
@@ -97,6 +97,12 @@ def test_a_memory_is_kept_for_longer_than_any_window(case):
         assert since[label >= 0].max() > 30
 
 
+def test_a_copy_is_louder_than_its_memory(case):
+    for one, copy in zip(case.of.planted, case.of.copies, strict=True):
+        known = case.of.labels[one.label] >= 0
+        assert (np.abs(case.state(copy)[known]) > np.abs(case.state(one)[known])).all()
+
+
 def test_the_recording_is_certified_and_knows_its_padding(case):
     assert case.recording.certificate.state == "certified" and case.recording.coverage.padding == "known"
     assert list(case.recording) == ["lstm.l0", "gru.l0"]
@@ -151,10 +157,10 @@ def test_held_the_memory_costs_its_own_read_out_most_and_the_copy_nothing(case):
     one, copy = of.planted[memory], of.copies[memory]
     found = lx.ablation(
         of.model,
-        of.inputs[:SOME],
+        of.inputs,
         one.layer,
         loss=lambda output, rows: (output[:, :, memory] - of.latches[rows, :, memory]).square(),
-        lengths=of.lengths[:SOME],
+        lengths=of.lengths,
         resamples=100,
         seed=case.seed,
         progress=False,
@@ -284,6 +290,8 @@ def test_what_is_drawn_depends_on_the_seed_alone():
     for name, weights in one.model.state_dict().items():
         assert torch.equal(weights, again.model.state_dict()[name])
     assert one.planted != other.planted and not torch.equal(one.inputs, other.inputs)
+    for name, weights in one.model.named_parameters():
+        assert name == "read_out.bias" or (weights != other.model.get_parameter(name)).double().mean() > 0.4
 
 
 def test_a_sequence_is_read_alike_alone_and_padded(first):
@@ -312,7 +320,10 @@ def test_the_places_of_the_study_are_long_after_the_number_that_decides_them(see
     for place in study.places:
         step, memory = place.target
         assert step < study.lengths[place.sequence]
-        assert np.flatnonzero(study.inputs[place.sequence, : step + 1, memory].numpy())[-1] == step - AFTER
+        written = study.inputs[place.sequence, :, memory].numpy()
+        assert (
+            np.flatnonzero(written[: step + 1])[-1] == np.flatnonzero(written[: study.lengths[place.sequence] - AFTER])[-1] == step - AFTER
+        )
     with torch.no_grad():
         some = torch.tensor([5, 2, 5])
         losses = study.loss(study.model(study.inputs[some]), some)
@@ -320,12 +331,20 @@ def test_the_places_of_the_study_are_long_after_the_number_that_decides_them(see
     assert losses.shape == (3, study.inputs.shape[1]) and torch.equal(losses, expected.detach())
 
 
+def test_many_gates_are_drawn_in_rows():
+    figure, axes = panels(11, 4, 5, 3)
+    assert figure.get_size_inches().tolist() == [11, 8] and [ax.get_subplotspec().rowspan.start for ax in axes] == [0, 0, 0, 1, 1]
+    assert panels(11, 4, 2, 3)[0].get_size_inches().tolist() == [11, 4]
+
+
 @pytest.fixture(scope="module")
 def report():
     """What the report says, section by section, without its pictures' files."""
     study = explain._make("planted", 0)
     measured = measure(study, torch.device("cpu"), Clock(), seed=0, quiet=True)
-    return {room.__name__.rpartition(".")[2]: room.section(study, measured) for room in (overview, attribution, probing, ablation)}
+    return {
+        room.__name__.rpartition(".")[2]: room.section(study, measured) for room in (overview, attribution, probing, ablation, saturation)
+    }
 
 
 def test_the_report_finds_what_was_planted(report, first):
@@ -346,5 +365,6 @@ def test_the_report_of_a_network_that_predicts_no_tokens_speaks_of_none(report):
     assert re.search(r"certified .* Its loss is 0\.0\d+ a step on this data", report["overview"].finding.replace("(allowed", " (allowed"))
     assert report["attribution"].numbers["trust"]["what"] == "the largest output at the last of them"
     assert "series that nobody recorded" in report["attribution"].not_shown
+    assert len({ax.get_subplotspec().rowspan.start for ax in report["saturation"].pictures[0].figure.axes}) == 2
     picture = report["attribution"].pictures[0].figure
     assert [tick.get_text().split("\n")[0] for tick in picture.axes[0].get_yticklabels()] == list(make().feature_names)

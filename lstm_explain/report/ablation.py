@@ -260,10 +260,10 @@ def _pictures(result: AblationResult, asked: _Asked, label: str | None, suffix: 
     notes = {str(unit): "●" for unit in asked.best}
     split = label if label in result.by else None
     rows = min(LARGEST, len(result.units))
-    drawn, (ax,) = panels(8.2, 1.6 + 0.26 * rows)
+    drawn, (ax,) = panels(8.2, max(3.4, 1.6 + 0.26 * rows))
     plot(result, ax, label=split, units=LARGEST, notes=notes)
     if asked.best and label is not None:
-        ax.set_ylabel(f"unit of {result.layer} (● tells “{label.replace('_', ' ')}” best)")
+        ax.set_ylabel(f"unit of {result.layer}\n(● tells “{label.replace('_', ' ')}” best)")
     curve, (ax,) = panels(6.8, 3.8)
     plot(result, ax, kind="removal")
     effects, removal = result.effects, result.removal

@@ -62,8 +62,8 @@ class Study:
     baselines : number or Tensor, optional
         What stands for "nothing was there", as `lx.attribute` takes it; zero if left out.
     loss : callable, optional
-        ``(what the model returned, rows) -> (row, time)``, what the model is graded by at each step, in nats; `rows` says which
-        sequences, as a slice or a tensor of their numbers: ``targets[rows]`` are theirs.
+        ``(what the model returned, rows) -> (row, time)``, what the model is graded by at each step, in nats where there are
+        `next_tokens`; `rows` says which sequences, as a slice or a tensor of their numbers: ``targets[rows]`` are theirs.
     next_tokens : sequence of str, optional
         Of a model that predicts the next token: the token that each class of the last axis of ``output(what the model returned)``
         stands for.

@@ -14,11 +14,13 @@ STYLE = str(files("lstm_explain.plots") / "lstm_explain.mplstyle")
 """All colours and sizes."""
 
 
-def panels(width: float, height: float, count: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure in our style, in inches, with axes side by side; no window and no pyplot knows of it."""
+def panels(width: float, height: float, count: int = 1, columns: int | None = None) -> tuple[Figure, list[Axes]]:
+    """A figure in our style, with axes side by side in rows of `height` inches; no window and no pyplot knows of it."""
+    across = count if columns is None else min(count, columns)
+    down = -(-count // across)
     with matplotlib.style.context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, [figure.add_subplot(1, count, at + 1) for at in range(count)]
+        figure = Figure(figsize=(width, height * down), layout="constrained")
+        return figure, [figure.add_subplot(down, across, at + 1) for at in range(count)]
 
 
 @singledispatch

@@ -162,6 +162,7 @@ def _chosen(study: Study, measured: Measured, read: _Read, label: str | None) ->
     scores, chance = known.scores[here], known.p_values_family[here] > 0.05
     ranked = np.argsort(-scores, kind="stable")
     best = ranked[: min(UNITS, len(ranked) // 2)].tolist()
+    best = [unit for unit in best if not chance[unit]] or best
     rest = [unit for unit in ranked[len(best) :].tolist() if chance[unit]] or ranked[len(best) :].tolist()
     matched: list[int] = []
     for unit in best:
@@ -259,10 +260,10 @@ def _pictures(result: AblationResult, asked: _Asked, label: str | None, suffix: 
     notes = {str(unit): "●" for unit in asked.best}
     split = label if label in result.by else None
     rows = min(LARGEST, len(result.units))
-    drawn, (ax,) = panels(8.2, 1.6 + 0.26 * rows)
+    drawn, (ax,) = panels(8.2, max(3.4, 1.6 + 0.26 * rows))
     plot(result, ax, label=split, units=LARGEST, notes=notes)
     if asked.best and label is not None:
-        ax.set_ylabel(f"unit of {result.layer} (● tells “{label.replace('_', ' ')}” best)")
+        ax.set_ylabel(f"unit of {result.layer}\n(● tells “{label.replace('_', ' ')}” best)")
     curve, (ax,) = panels(6.8, 3.8)
     plot(result, ax, kind="removal")
     effects, removal = result.effects, result.removal

@@ -10,6 +10,7 @@ from lstm_explain.analyses.attribution.result import AttributionResult
 from lstm_explain.display import jsonable, number
 from lstm_explain.errors import InputError
 from lstm_explain.plots import panels, plot
+from lstm_explain.plots.attribution import MOST_SERIES
 from lstm_explain.report.faithfulness import trust
 from lstm_explain.report.measure import Measured
 from lstm_explain.report.section import Picture, Section, nothing
@@ -66,7 +67,8 @@ def section(study: Study, measured: Measured) -> Section:
             + (
                 f"Whether they may be trusted is not controlled: {found}."
                 if known is None
-                else "What isn’t shown may still be so; and taking steps away makes texts that nobody wrote."
+                else "What isn’t shown may still be so; and taking steps away makes "
+                f"{'series that nobody recorded' if study.tokens is None else 'texts that nobody wrote'}."
             )
         ),
         numbers=jsonable(
@@ -156,6 +158,10 @@ def _picture(study: Study, place: Place, result: AttributionResult, row: dict[st
         text = "".join(tokens[start : row["steps"]])
         figure, (ax,) = panels(9.0, 1.6 + 0.19 * sum(1 + len(line) // 88 for line in text.split("\n")))
         plot(result, ax, tokens=tokens[: row["steps"]], start=start, title=f"why {place.what}{next_token}? output {said}")
+    elif study.inputs.is_floating_point() and study.inputs.dim() <= 3:
+        series = study.inputs[place.sequence : place.sequence + 1, : row["steps"]]
+        figure, (ax,) = panels(9.0, 1.8 + 0.4 * min(series[0, 0].numel(), MOST_SERIES))
+        plot(result, ax, start=start, inputs=series, feature_names=study.feature_names, title=f"why {place.what}? output {said}")
     else:
         figure, (ax,) = panels(9.0, 3.0)
         plot(result, ax, start=start, title=f"why {place.what}? output {said}")

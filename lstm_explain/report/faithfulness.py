@@ -93,7 +93,8 @@ def _read(study: Study) -> _Read:
         raise InputError(f"needed an output (sequence, step, class) where the study has no target, got {tuple(output.shape)}")
     classes = output[torch.arange(count), torch.tensor(ends) - 1].argmax(1).tolist()
     target = [(end - 1, one) for end, one in zip(ends, classes, strict=True)]
-    return _Read(rows, inputs, ends, target, "what the network holds most likely after them")
+    what = "what the network holds most likely after them" if study.next_tokens else "the largest output at the last of them"
+    return _Read(rows, inputs, ends, target, what)
 
 
 def _attributed(study: Study, read: _Read, method: str) -> AttributionResult:

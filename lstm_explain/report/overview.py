@@ -26,7 +26,8 @@ def section(study: Study, measured: Measured) -> Section:
     ]
     card: dict[str, Any] = study.about.get("card", {})
     if measured.loss is not None and math.isfinite(measured.loss):
-        parts.append(f"It predicts the next step with {measured.loss:.3f} nats on this data")
+        predicts = f"It predicts the next step with {measured.loss:.3f} nats"
+        parts.append(f"{predicts if study.next_tokens else f'Its loss is {measured.loss:.3g} a step'} on this data")
     if card:
         nats = card["nats_per_character"]
         parts.append(

@@ -10,6 +10,8 @@ from lstm_explain.report.section import Picture, Section, nothing
 from lstm_explain.study import Study
 
 LOW, HIGH = THRESHOLDS[0]
+COLUMNS = 3
+"""Gates in a row; of an LSTM beside a GRU there are five."""
 SPARSE = 0.02
 """Karpathy, Johnson & Li (2015) found no unit whose forget gate is left-saturated throughout; up to this share counts as none."""
 
@@ -35,7 +37,7 @@ def section(study: Study, measured: Measured) -> Section:
         )
         gaps = gaps[np.isfinite(gaps)]
 
-    scatter, axes = panels(11, 4.2, len(result.gates))
+    scatter, axes = panels(11, 4.2, len(result.gates), COLUMNS)
     for ax, gate in zip(axes, result.gates, strict=True):
         n = counts[gate]
         of_all = f"{gate.replace('_', ' ')}: {n['left']} of {totals[gate]} units are left-, {n['right']}"
@@ -45,7 +47,7 @@ def section(study: Study, measured: Measured) -> Section:
             gate=gate,
             title=f"{of_all}\nright-saturated more than half the time",
         )
-    histogram, axes = panels(11, 3.2, len(result.gates))
+    histogram, axes = panels(11, 3.2, len(result.gates), COLUMNS)
     for ax, gate in zip(axes, result.gates, strict=True):
         n = sum(layer.histogram[layer.gates.index(gate)] for layer in result.layers.values() if gate in layer.gates)
         ends = (n[result.edges[1:] <= LOW].sum() + n[result.edges[:-1] >= HIGH].sum()) / max(n.sum(), 1)

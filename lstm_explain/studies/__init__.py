@@ -3,4 +3,5 @@
 STUDIES = {
     "python_source": "lstm_explain.studies.python_source:make",
     "python_source_lstm": "lstm_explain.studies.python_source:make_lstm",
+    "planted": "lstm_explain.studies.planted:make",
 }

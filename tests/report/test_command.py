@@ -138,7 +138,7 @@ def test_a_device_that_is_not_there_is_one_line(run, tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--study", "pyton_source"], "needed one of python_source, python_source_lstm, or FILE.py:FUNCTION, got 'pyton_source'"),
+        (["--study", "pyton_source"], "needed one of python_source, python_source_lstm, planted, or FILE.py:FUNCTION, got 'pyton_source'"),
         (["--seed", "-1"], "needed a whole number from 0 to 2^32 - 1, got '-1'"),
         (["--seed", "x"], "needed a whole number"),
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),

@@ -52,7 +52,7 @@ def sections(study):
 
 def test_both_are_studies_by_name(capsys):
     assert main(["--list"]) == 0
-    assert capsys.readouterr().out.split() == list(STUDIES) == [f"python_source{SUFFIX[network]}" for network in NETWORKS]
+    assert capsys.readouterr().out.split() == list(STUDIES) == [*(f"python_source{SUFFIX[network]}" for network in NETWORKS), "planted"]
 
 
 def test_the_study_is_the_stock_layer_s_own_on_the_text_of_the_other(whole):

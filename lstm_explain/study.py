@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lstm_explain.errors import InputError
 from lstm_explain.nn.lstm import PeepholeLSTM, PeepholeLSTMCell
 from lstm_explain.trajectory import checked_lengths
+from lstm_explain.verdicts.verification.claim import Claim
 
 
 class Batch(NamedTuple):
@@ -67,6 +68,10 @@ class Study:
     next_tokens : sequence of str, optional
         Of a model that predicts the next token: the token that each class of the last axis of ``output(what the model returned)``
         stands for.
+    claims : sequence of lx.Claim, optional
+        Which units are said to carry which label, for `lx.verify`; if left out, the report chooses some on a part of the groups.
+    planted : sequence of lx.Claim, optional
+        Of a network that is known: the claims that are true, so that the report can say how many of them were found.
     name : str
     about : mapping, optional
         What else a reader should know; plain numbers and text. ``caveats`` in it maps a section's name to a sentence that belongs there.
@@ -93,6 +98,8 @@ class Study:
     places: Sequence[Place] = ()
     baselines: Tensor | float | int | None = None
     next_tokens: Sequence[str] | None = None
+    claims: Sequence[Claim] = ()
+    planted: Sequence[Claim] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
@@ -113,6 +120,11 @@ class Study:
                     raise InputError(f"needed {kind} {name!r} of shape ({batch}, {time}), got {np.shape(values)}")
         if unknown := sorted(set(self.events) - set(self.labels)):
             raise InputError(f"needed events of one of the labels {', '.join(self.labels) or '(none)'}, got {unknown[0]!r}")
+        for claim in (*self.claims, *self.planted):
+            if not isinstance(claim, Claim):
+                raise InputError(f"needed claims as lx.Claim, got {type(claim).__name__}")
+            if claim.label not in self.labels:
+                raise InputError(f"needed claims about one of the labels {', '.join(self.labels) or '(none)'}, got {claim.label!r}")
         for place in self.places:
             if not 0 <= place.sequence < batch:
                 raise InputError(f"needed places in sequences from 0 to {batch - 1}, got {place.sequence} for {place.what!r}")

@@ -1,19 +1,18 @@
 """Does the network use what its cells know? Units held at another sequence's values, and what that does to the loss."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from lstm_explain.analyses.ablation.ablation import ablation
 from lstm_explain.analyses.ablation.held import Held
-from lstm_explain.analyses.ablation.predictions import Predictions, predictions
 from lstm_explain.analyses.ablation.result import AblationResult
 from lstm_explain.display import jsonable, number
 from lstm_explain.errors import LstmExplainError
 from lstm_explain.plots import panels, plot
+from lstm_explain.report.beside import Beside, beside_each_other, costliest, text
 from lstm_explain.report.measure import BATCH, Measured
+from lstm_explain.report.read import Read
 from lstm_explain.report.section import Picture, Section, Table, nothing
 from lstm_explain.report.unit_text import farthest_ahead
 from lstm_explain.study import Study
@@ -23,21 +22,6 @@ SEQUENCES, STEPS = 64, 12_288
 """At most so many sequences, evenly spaced, and the first so many steps of all of them together."""
 UNITS = 10
 LARGEST = 30
-SHOWN, COLUMNS = 240, 80
-"""Tokens whose predictions are shown."""
-
-
-class _Read(NamedTuple):
-    """What is read: some of the study's sequences, from their beginning."""
-
-    rows: NDArray[np.int64]
-    inputs: torch.Tensor
-    lengths: torch.Tensor | None
-    groups: list[str] | None
-
-    @property
-    def steps(self) -> int:
-        return self.inputs.shape[1]
 
 
 class _Asked(NamedTuple):
@@ -54,7 +38,7 @@ def section(study: Study, measured: Measured) -> Section:
     """The units that tell a label best beside units that don't, and predictions with one of them held."""
     if study.loss is None:
         return nothing("ablation", TITLE, "No unit is held", "the study has no loss that could change")
-    read = _read(study)
+    read = Read.of(study, SEQUENCES, STEPS)
     label = farthest_ahead(measured)
     truth = {} if label is None else {label: study.labels[label][read.rows, : read.steps]}
     try:
@@ -66,7 +50,7 @@ def section(study: Study, measured: Measured) -> Section:
                 study.model,
                 read.inputs,
                 one.layer,
-                loss=lambda output, rows: _loss(study, read, output, rows),
+                loss=lambda output, rows: read.loss(output, rows),
                 units=one.units,
                 lengths=read.lengths,
                 by=truth,
@@ -77,7 +61,7 @@ def section(study: Study, measured: Measured) -> Section:
             )
             for one in asked
         ]
-        beside, unit = _beside(study, read, found)
+        beside = _beside(study, read, found)
     except LstmExplainError as error:
         return nothing("ablation", TITLE, "No unit is held", str(error))
     medians = _medians(found[0], asked[0])
@@ -91,15 +75,15 @@ def section(study: Study, measured: Measured) -> Section:
     ]
     tables = [_table(one, asked[at], label) for at, one in enumerate(found)]
     if beside is not None:
-        pictures.append(_text(beside, *unit))
-        tables.append(_predictions_table(beside))
+        pictures.append(text(beside, "ablation_text"))
+        tables.append(costliest(beside))
     return Section(
         name="ablation",
         title=TITLE,
         finding=" ".join(_finding(one, asked[at], label) for at, one in enumerate(found)),
         pictures=tuple(pictures),
         tables=tuple(tables),
-        method=_method(read, asked, found, beside, unit),
+        method=_method(read, asked, found, beside),
         not_shown=(
             "What isn't shown may still be so: the intervals are as wide as the groups are few. An effect is that of the unit in a network "
             "that has all the others, some of which may stand in for it; and a change of the loss says that something needs the unit, not "
@@ -120,38 +104,19 @@ def section(study: Study, measured: Measured) -> Section:
                 "median_change_of_matched": medians[1],
                 "median_change_of_best_none": None if medians[0] is not None else "no label is told, or every unit was held",
                 "median_change_of_matched_none": None if medians[1] is not None else "no label is told, or every unit was held",
-                "predictions": None if beside is None else beside.to_dict() | dict(zip(("layer", "unit", "sequence"), unit, strict=True)),
+                "predictions": None if beside is None else beside.numbers,
                 "predictions_none": no_predictions if beside is None else None,
             }
         ),
     )
 
 
-def _read(study: Study) -> _Read:
-    rows = np.unique(np.linspace(0, len(study.inputs) - 1, min(SEQUENCES, len(study.inputs))).round().astype(np.int64))
-    lengths = None if study.lengths is None else torch.as_tensor(study.lengths)[torch.from_numpy(rows)]
-    longest = study.inputs.shape[1] if lengths is None else int(lengths.max())
-    steps = min(longest, max(2, STEPS // len(rows)))
-    device = next(study.model.parameters()).device
-    return _Read(
-        rows=rows,
-        inputs=study.inputs[torch.from_numpy(rows), :steps].to(device),
-        lengths=None if lengths is None else lengths.clamp(max=steps),
-        groups=None if study.groups is None else [str(study.groups[row]) for row in rows],
-    )
-
-
-def _loss(study: Study, read: _Read, output: Any, rows: torch.Tensor) -> torch.Tensor:
-    assert study.loss is not None
-    return study.loss(output, torch.from_numpy(read.rows)[rows])
-
-
-def _chosen(study: Study, measured: Measured, read: _Read, label: str | None) -> _Asked:
+def _chosen(study: Study, measured: Measured, read: Read, label: str | None) -> _Asked:
     """The units that tell the label best, and as many that are as active and don't; without a label the most active ones."""
     layer = next(iter(measured.units))
     if measured.probing is not None and label is not None:
         layer = measured.probing.labels[label].best_unit()[0].rsplit(" ", 1)[0]
-    held = Held(study.model, read.inputs, layer, lambda output, rows: _loss(study, read, output, rows), None, read.lengths, BATCH, 0)
+    held = Held(study.model, read.inputs, layer, lambda output, rows: read.loss(output, rows), None, read.lengths, BATCH, 0)
     trajectory = held.trajectory
     active = trajectory.steps(trajectory.memory).double().abs().mean(0).cpu().numpy()
     if measured.probing is None or label is None:
@@ -178,56 +143,13 @@ def _chosen(study: Study, measured: Measured, read: _Read, label: str | None) ->
     return _Asked(layer, [*best, *matched], best, matched, why)
 
 
-def _beside(study: Study, read: _Read, found: list[AblationResult]) -> tuple[Predictions | None, tuple[str, int, int]]:
-    """Predictions where the unit whose rise is largest raises the loss most: with its layer, itself and the sequence."""
+def _beside(study: Study, read: Read, found: list[AblationResult]) -> Beside | None:
+    """Predictions where the unit whose rise is largest raises the loss most."""
     result = max(found, key=lambda one: float(np.where(one.effects.shown, one.effects.change, -np.inf).max()))
     at = int(np.where(result.effects.shown, result.effects.change, -np.inf).argmax())
-    unit = result.units[at][0]
-    nowhere = (result.layer, unit, 0)
-    if study.next_tokens is None or study.tokens is None or not (result.effects.shown[at] and result.effects.change[at] > 0):
-        return None, nowhere
-    held = Held(
-        study.model,
-        read.inputs,
-        result.layer,
-        lambda output, rows: _loss(study, read, output, rows),
-        None,
-        read.lengths,
-        BATCH,
-        result.seed,
-    )
-    known = set(study.next_tokens)
-    best: tuple[float, int, int] = (-np.inf, 0, 0)
-    with torch.no_grad():
-        for rows in held.batches:
-            which = torch.zeros(len(rows), held.width, dtype=torch.bool)
-            which[:, unit] = True
-            with held.holding(rows, which, torch.from_numpy(result.donors)[rows]):
-                worse = _loss(study, read, study.model(read.inputs[rows]), rows).double().cpu() - held.clean[rows]
-            for row, rise in zip(rows.tolist(), worse.numpy(), strict=True):
-                length = int(held.valid[row].sum())
-                # A token's prediction is made at the step before it; tokens without a class can't be shown.
-                tokens = study.tokens[int(read.rows[row])][1:length]
-                if len(tokens) and all(token in known for token in tokens):
-                    size = min(SHOWN, len(tokens))
-                    summed = np.concatenate([[0.0], np.cumsum(rise[: len(tokens)])])
-                    sums = summed[size:] - summed[:-size]
-                    best = max(best, (float(sums.max()), row, 1 + int(sums.argmax())))
-        if not np.isfinite(best[0]):
-            return None, nowhere
-        _, row, start = best
-        rows = torch.tensor([row])
-        clean = study.model(read.inputs[rows])
-        which = torch.zeros(1, held.width, dtype=torch.bool)
-        which[:, unit] = True
-        with held.holding(rows, which, torch.from_numpy(result.donors)[rows]):
-            ablated = study.model(read.inputs[rows])
-    output = study.output or (lambda returned: returned)
-    sequence = int(read.rows[row])
-    length = int(held.valid[row].sum())
-    before, after = (output(run)[0, :length] for run in (clean, ablated))
-    shown = predictions(before, after, study.tokens[sequence], study.next_tokens, start=start, stop=start + SHOWN)
-    return shown, (result.layer, unit, sequence)
+    if not (result.effects.shown[at] and result.effects.change[at] > 0):
+        return None
+    return beside_each_other(study, read, result.layer, result.units[at], result.donors)
 
 
 def _medians(result: AblationResult, asked: _Asked) -> tuple[float | None, float | None]:
@@ -285,23 +207,6 @@ def _pictures(result: AblationResult, asked: _Asked, label: str | None, suffix: 
     ]
 
 
-def _text(beside: Predictions, layer: str, unit: int, sequence: int) -> Picture:
-    figure, (ax,) = panels(9.0, 1.2 + 0.76 * -(-len(beside.tokens) // COLUMNS))
-    (clean, ablated), count = beside.right, len(beside.tokens)
-    plot(
-        beside,
-        ax,
-        columns=COLUMNS,
-        title=f"{layer} unit {unit} held, where that hurts most: {clean} of {count} are what was most likely as it is, {ablated} then",
-    )
-    return Picture(
-        "ablation_text",
-        figure,
-        f"What came in sequence {sequence}, and below it what was most likely for the network as it is ({clean} of {len(beside.tokens)} "
-        f"right) and with unit {unit} of {layer} held ({ablated} right).",
-    )
-
-
 def _table(result: AblationResult, asked: _Asked, label: str | None) -> Table:
     classes = result.by.get(label, {}) if label is not None else {}
     effects = result.effects
@@ -325,36 +230,12 @@ def _table(result: AblationResult, asked: _Asked, label: str | None) -> Table:
     return Table(f"Units of {result.layer} held at another sequence's values, most used first", header, tuple(rows))
 
 
-def _predictions_table(beside: Predictions) -> Table:
-    """The places at which the held unit costs most."""
-    cost = np.log(beside.clean_came) - np.log(beside.ablated_came)
-    rows = []
-    for at in np.sort(np.argsort(-cost, kind="stable")[:UNITS]):
-        before = "".join(beside.tokens[max(0, at - 24) : at]).replace("\n", "↵").replace("\t", "→")
-        rows.append(
-            (
-                before,
-                _visible(beside.tokens[at]),
-                f"{beside.clean_came[at]:.2f}",
-                f"{_visible(beside.clean[at])} ({beside.clean_top[at]:.2f})",
-                f"{beside.ablated_came[at]:.2f}",
-                f"{_visible(beside.ablated[at])} ({beside.ablated_top[at]:.2f})",
-            )
-        )
-    header = ("before", "what came", "its probability", "as it is: most likely", "its probability, held", "held: most likely")
-    return Table("Predictions as it is and with the unit held, where it costs most", header, tuple(rows))
-
-
-def _visible(token: str) -> str:
-    return token if token.isprintable() and token.strip() else {"\n": "↵", "\t": "→", " ": "␣"}.get(token, repr(token)[1:-1])
-
-
-def _method(read: _Read, asked: list[_Asked], found: list[AblationResult], beside: Predictions | None, unit: tuple[str, int, int]) -> str:
+def _method(read: Read, asked: list[_Asked], found: list[AblationResult], beside: Beside | None) -> str:
     result = found[0]
     which = "Every unit of every layer was held by itself" if asked[0].units is None else f"Held, each by itself, were {asked[0].why}"
-    text = (
-        f" The text is the stretch of {number(len(beside.tokens))} tokens, of all that were read, where holding unit {unit[1]} of "
-        f"{unit[0]}, the one whose rise is the largest, raises the loss most: a worst case, not a usual one."
+    stretch = (
+        f" The text is the stretch of {number(len(beside.predictions.tokens))} tokens, of all that were read, where holding {beside.held}, "
+        "the one whose rise is the largest, raises the loss most: a worst case, not a usual one."
         if beside is not None
         else ""
     )
@@ -367,5 +248,5 @@ def _method(read: _Read, asked: list[_Asked], found: list[AblationResult], besid
         f"leaves out zero. In the removal curve units are held together, greedily by what each does alone, chosen on the same text. "
         f"Holding a unit at its own values changes the loss by at most {noop:.1e} at any step, and the held run is "
         f"{certificate.state}: largest difference {certificate.worst.worst:.1e} from the equations with the edits taken out. Cost: "
-        f"{'; '.join(f'{one.layer}: {one.cost}' for one in found)}.{text}"
+        f"{'; '.join(f'{one.layer}: {one.cost}' for one in found)}.{stretch}"
     )

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 
 from lstm_explain.errors import InputError, LstmExplainError, OutputError, as_input_error, first_line
-from lstm_explain.report import ablation, attribution, overview, probing, saturation, timescale, unit_text
+from lstm_explain.report import ablation, attribution, overview, probing, saturation, timescale, unit_text, verification
 from lstm_explain.report.measure import Clock, measure
 from lstm_explain.report.page import sidecar, write
 from lstm_explain.studies import STUDIES
 from lstm_explain.study import Study
 
-SECTIONS = (overview, unit_text, attribution, probing, ablation, saturation, timescale)
+SECTIONS = (overview, unit_text, attribution, probing, verification, ablation, saturation, timescale)
 """One question each, in the order of the page."""
 
 

@@ -7,7 +7,7 @@ nothing reads: it knows, and does nothing. So what a probe, an ablation and an a
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lstm_explain.study import Place, Study
+from lstm_explain.verdicts.verification.claim import Claim
 
 UNITS, MEMORIES = 32, 3
 """Of each branch: all units, and the memories among them, each with a copy."""
@@ -34,14 +35,6 @@ GAIN, COPY_GAIN = 1.0, 1.25
 """The candidate's weight on the written number; a copy is the louder one."""
 WEAK, BACKGROUND = 0.25, 0.05
 """What memories' weights into random units are scaled by, and the largest weight of a random unit in the read-out."""
-
-
-class Planted(NamedTuple):
-    """A unit of which it is known what it holds."""
-
-    layer: str
-    unit: int
-    label: str
 
 
 class Branches(nn.Module):
@@ -85,9 +78,9 @@ class Network:
         What the model should return: 1, -1, or 0 where the label isn't defined.
     feature_names : tuple of str
         Memory m's own feature is feature m.
-    planted : tuple of Planted
+    planted : tuple of Claim
         The unit of each memory, by layer as in a recording; read-out m is for memory m.
-    copies : tuple of Planted
+    copies : tuple of Claim
         The unit that follows each memory without a weight that leaves it.
     """
 
@@ -98,8 +91,8 @@ class Network:
     writes: Mapping[str, NDArray[np.bool_]]
     latches: Tensor
     feature_names: tuple[str, ...]
-    planted: tuple[Planted, ...]
-    copies: tuple[Planted, ...]
+    planted: tuple[Claim, ...]
+    copies: tuple[Claim, ...]
 
     def __repr__(self) -> str:
         where = ", ".join(f"{one.layer} {one.unit}" for one in self.planted)
@@ -192,8 +185,8 @@ def network(seed: int = 0) -> Network:
                 _set(layer, copy, memory, COPY_GAIN)
                 model.read_out.weight[memory, branch * UNITS + unit] = 1 / _held(layer)
                 where = f"{branches[memory]}.l0"
-                planted.append(Planted(where, unit, names[memory]))
-                copies.append(Planted(where, copy, names[memory]))
+                planted.append(Claim(where, unit, names[memory]))
+                copies.append(Claim(where, copy, names[memory]))
     return Network(
         model=model,
         inputs=torch.from_numpy(np.concatenate([written, noise, ~real], axis=2)),
@@ -249,6 +242,8 @@ def make(seed: int = 0) -> Study:
         places=_places(made),
         baselines=0,
         loss=loss,
+        claims=[Claim(f"{branch}.l0", unit, label) for branch in ("lstm", "gru") for unit in range(UNITS) for label in made.labels],
+        planted=made.planted,
         name="planted",
         about={
             "what": f"a network with {2 * MEMORIES} memories planted by hand among {2 * UNITS} units, each with a copy that nothing reads",

@@ -81,23 +81,27 @@ def known(
     if steps.window is not None:
         common[WINDOW] = scored(_probe(steps, steps.window))
     columns, found = [], []
-    orders: dict[tuple[int, str], Mapping[int, list[int]]] = {}
+    of_twins: dict[tuple[str, int], dict[str, Scored]] = {}
     for layer, units in claims:
         features = states[layer][:, list(units)].astype(np.float64)
         predicted = _predicted(steps, features, {int(fold): range(len(units)) for fold in np.unique(steps.fold)})
         columns.append(features[:, 0] if len(units) == 1 else predicted.predicted)
-        controls = dict(common)
-        for number, twin in enumerate(twins):
-            if (number, layer) not in orders:
-                order = fits.Units(twin[layer], steps.fold).order(steps.truth)
-                orders[number, layer] = {fold: units.tolist() for fold, units in order.items()}
-            chosen = {fold: order[: len(units)] for fold, order in orders[number, layer].items()}
-            controls[f"{UNTRAINED} {number + 1}"] = scored(_predicted(steps, twin[layer].astype(np.float64), chosen))
-        found.append((scored(predicted), controls))
+        # Claims about as many units of a layer have the same controls.
+        if (layer, len(units)) not in of_twins:
+            of_twins[layer, len(units)] = {
+                f"{UNTRAINED} {number + 1}": scored(_best(steps, twin[layer], len(units))) for number, twin in enumerate(twins)
+            }
+        found.append((scored(predicted), common | of_twins[layer, len(units)]))
     null = null_for(steps.truth.values, steps.sequence)
     runs = steps.sequence if null == "circular_shift" else steps.group
     chances = scores_of(np.stack(columns, axis=1), steps.truth, runs, null, permutations, seed).p_values_family
     return [Known(own, controls, float(p)) for (own, controls), p in zip(found, chances, strict=True)]
+
+
+def _best(steps: Steps, states: NDArray[Any], count: int) -> fits.Fitted:
+    """What the best so many units say of each fold, by the others."""
+    chosen = {fold: order[:count].tolist() for fold, order in fits.Units(states, steps.fold).order(steps.truth).items()}
+    return _predicted(steps, states.astype(np.float64), chosen)
 
 
 def _predicted(steps: Steps, features: NDArray[np.float64], chosen: Mapping[int, Sequence[int]]) -> fits.Fitted:

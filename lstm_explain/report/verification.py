@@ -1,0 +1,303 @@
+"""Which findings are verified? What units that tell a label do for the behaviour, chosen on some groups and tested on the others."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import kl_div
+
+from lstm_explain.analyses.probing.labels import read as as_label
+from lstm_explain.analyses.probing.unit_scores import unit_scores
+from lstm_explain.display import jsonable, number
+from lstm_explain.errors import InputError, LstmExplainError
+from lstm_explain.plots import panels, plot
+from lstm_explain.recording.runner import record
+from lstm_explain.report.beside import Beside, beside_each_other, text
+from lstm_explain.report.measure import Measured
+from lstm_explain.report.read import Read
+from lstm_explain.report.section import Picture, Section, Table, nothing
+from lstm_explain.study import Study
+from lstm_explain.verdicts.verification.asked import donors_of
+from lstm_explain.verdicts.verification.claim import Claim
+from lstm_explain.verdicts.verification.result import VerificationResult, Verified
+from lstm_explain.verdicts.verification.verify import verify
+
+TITLE = "Which findings are verified?"
+FEWEST = 9
+"""Of fewer groups there is nothing to choose on and enough to test on."""
+EACH, MOST = 2, 12
+"""Claims for each label, and in all."""
+CHOSEN_ON = 8_192
+SEQUENCES, STEPS = 32, 5_120
+"""What claims are tested on: at most so many sequences, evenly spaced, and the first so many steps of all of them together."""
+CLASSES = 1_000
+"""Of more classes the predictions of all steps aren't kept."""
+FOLDS = 5
+
+
+class _Asked(NamedTuple):
+    """The claims, the sequences that they are tested on, and how they came about."""
+
+    claims: list[Claim]
+    read: Read
+    why: str
+
+
+def section(study: Study, measured: Measured) -> Section:
+    """The claims, their legs, and what the network predicts without the best founded of them and without one that fails."""
+    try:
+        asked = _asked(study, measured)
+        behaviour, what = _behaviour(study, asked.read)
+        result = verify(
+            asked.claims,
+            study.model,
+            asked.read.inputs,
+            {name: label[asked.read.rows, : asked.read.steps] for name, label in study.labels.items()},
+            loss=behaviour,
+            output=_output(study),
+            lengths=asked.read.lengths,
+            groups=asked.read.groups,
+            folds=min(FOLDS, len(set(asked.read.groups or asked.read.rows.tolist()))),
+            seed=measured.seed,
+            progress=False if measured.quiet else None,
+        )
+        beside = _beside(study, asked.read, result, measured.seed)
+    except LstmExplainError as error:
+        return nothing("verification", TITLE, "No claim is tested", str(error))
+    planted = _planted(study, result)
+    return Section(
+        name="verification",
+        title=TITLE,
+        finding=_finding(result, planted),
+        pictures=_pictures(result, beside),
+        tables=(_table(result),),
+        method=_method(asked, result, what),
+        not_shown=_not_shown(result, study, beside),
+        numbers=jsonable(
+            result.to_dict()
+            | {
+                "planted": planted,
+                "planted_none": None if planted else "nothing is planted in this network",
+                "sequences": asked.read.rows,
+                "first_steps": asked.read.steps,
+                "claims_none": "a control that isn't defined on these groups has no interval",
+                "predictions": {kind: one.numbers for kind, one in beside.items()},
+            }
+        ),
+    )
+
+
+def _asked(study: Study, measured: Measured) -> _Asked:
+    """The study's own claims; or for each label the units that tell it best on a third of the groups, for the others to test.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to claim, or there are too few groups.
+    """
+    if study.loss is None:
+        raise InputError("the study has no loss that could change")
+    if study.claims:
+        read = Read.of(study, len(study.inputs) if measured.thorough else SEQUENCES, _budget(study, measured))
+        return _Asked(list(study.claims), read, "The claims are the study’s own.")
+    if not study.labels:
+        raise InputError("the study has no labels")
+    groups = list(range(len(study.inputs))) if study.groups is None else list(study.groups)
+    at = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    if len(at) < FEWEST:
+        raise InputError(f"needed at least {FEWEST} groups, a third to choose units on and the others to test them, got {len(at)}")
+    third = np.array([at[group] % 3 == 0 for group in groups])
+    claims = _best(study, np.flatnonzero(third))
+    read = Read.of(study, len(study.inputs) if measured.thorough else SEQUENCES, _budget(study, measured), np.flatnonzero(~third))
+    many = number(len(at) - -(-len(at) // 3))
+    return _Asked(
+        claims,
+        read,
+        f"Claimed is, for each label that is yes or no or a number, that the {number(EACH)} units of all layers that tell it best on a "
+        f"third of the groups carry it; they are tested on the other {many}.",
+    )
+
+
+def _budget(study: Study, measured: Measured) -> int:
+    return study.steps if measured.thorough else STEPS
+
+
+def _best(study: Study, rows: NDArray[np.int64]) -> list[Claim]:
+    """For each label the units that go best with it."""
+    read = Read.of(study, SEQUENCES, CHOSEN_ON, rows)
+    with torch.no_grad(), record(study.model, lengths=read.lengths) as recording:
+        study.model(read.inputs)
+    found: list[tuple[float, Claim]] = []
+    for name, label in study.labels.items():
+        given = as_label(name, label[read.rows, : read.steps])
+        each = []
+        for layer, trajectory in recording.items():
+            here = trajectory.valid.cpu().numpy() & given.defined
+            states = trajectory.signal(trajectory.memory).double().cpu().numpy()[here]
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # constant units are last
+                    scores = unit_scores(states, label[read.rows, : read.steps][here], permutations=1)
+            except InputError:
+                continue
+            if scores.kind != "categorical":
+                each += [(float(scores.scores[unit]), Claim(layer, int(unit), name)) for unit in range(len(scores.scores))]
+        found += sorted(each, key=lambda one: -one[0])[:EACH]
+    if not found:
+        raise InputError("the study has no label that is yes or no or a number, and varies")
+    return [claim for _, claim in found[:MOST]]
+
+
+def _output(study: Study) -> Callable[[Any], Tensor]:
+    """What units are to move: log-probabilities where the output predicts tokens, else the output."""
+
+    def output(returned: Any) -> Tensor:
+        given: Tensor = study.output(returned) if study.output is not None else returned[0] if isinstance(returned, tuple) else returned
+        return given if study.next_tokens is None else given.log_softmax(-1)
+
+    return output
+
+
+def _behaviour(study: Study, read: Read) -> tuple[Callable[[Any, Tensor], Tensor], str]:
+    """How much the behaviour changes: how far predictions move, where there are any and they can be kept, else the study's loss."""
+    if study.next_tokens is None or len(study.next_tokens) > CLASSES:
+        return read.loss, "the study’s loss"
+    output = _output(study)
+    with torch.no_grad():
+        clean = torch.cat([output(study.model(read.inputs[rows])) for rows in torch.arange(len(read.rows)).split(16)])
+
+    def moved(returned: Any, rows: Tensor) -> Tensor:
+        return kl_div(output(returned), clean[rows.to(clean.device)], reduction="none", log_target=True).sum(-1)
+
+    return moved, "how far its predictions move, in nats (Kullback & Leibler 1951)"
+
+
+def _beside(study: Study, read: Read, result: VerificationResult, seed: int) -> dict[str, Beside]:
+    """Predictions with the best founded claim's units held, and with those of the claim that tells its label best and fails."""
+    group = np.unique(read.groups or read.rows.tolist(), return_inverse=True)[1]
+    chosen = {"best": result.ranked[0]}
+    if (failed := _failed(result)) is not None:
+        chosen["failed"] = failed
+    found = {}
+    for kind, one in chosen.items():
+        shown = beside_each_other(study, read, one.claim.layer, one.claim.units, donors_of(group, seed + 1))
+        if shown is not None:
+            found[kind] = shown
+    return found
+
+
+def _failed(result: VerificationResult) -> Verified | None:
+    """Of the claims that aren't verified the one that knows best, of the best founded one's label if there is one."""
+    best = result.ranked[0]
+    rest = [one for one in result.claims if one.verdict != "verified" and one is not best]
+    same = [one for one in rest if one.claim.label == best.claim.label] or rest
+    return max(same, key=lambda one: one.knows.score, default=None)
+
+
+def _planted(study: Study, result: VerificationResult) -> dict[str, int] | None:
+    if not study.planted:
+        return None
+    found, truth = set(result.verified), set(study.planted)
+    return {"planted": len(truth), "found": len(found & truth), "falsely_claimed": len(found - truth)}
+
+
+def _words(one: Verified) -> str:
+    return f"{one.claim.named} for “{one.claim.label.replace('_', ' ')}”"
+
+
+def _legs(one: Verified) -> str:
+    knows, used, share = one.knows, one.used, one.suffices.share
+    return (
+        f"{knows.metric} {knows.score:.2f} beside {knows.controls[knows.closest]:.2f} ({knows.closest.split(' ')[0]}), "
+        f"{number(used.as_much)} of {number(len(used.matched))} matched units as much used, {share.value:.0%} of the way".replace("%", " %")
+    )
+
+
+def _finding(result: VerificationResult, planted: dict[str, int] | None) -> str:
+    best, failed = result.ranked[0], _failed(result)
+    said = f"{number(len(result.claims))} claims tested, {number(len(result.verified))} verified"
+    said += f": the best founded is {_words(best)}, {best.verdict} ({_legs(best)})"
+    if failed is not None:
+        said += f"; {_words(failed)}, as plausible by its score, is {failed.verdict} ({_legs(failed)})"
+    if planted is not None:
+        said += f". Planted {planted['planted']}, found {planted['found']}, falsely claimed {planted['falsely_claimed']}"
+    return said + "."
+
+
+def _pictures(result: VerificationResult, beside: dict[str, Beside]) -> tuple[Picture, ...]:
+    shown = min(24, len(result.claims))
+    legs, (ax,) = panels(9.6, 1.3 + 0.26 * shown)
+    plot(result, ax)
+    verified = number(len(result.verified))
+    pictures = [
+        Picture("verification_legs", legs, f"The three legs of {number(shown)} of {len(result.claims)} claims, {verified} verified.")
+    ]
+    best = result.ranked[0]
+    if len(best.used.matched):
+        among, (ax,) = panels(6.8, 3.6)
+        plot(result, ax, kind="used")
+        alt = f"How much is changed where the label differs by {_words(best)}, {best.used.effect.value:.3g}, beside matched units, at most "
+        pictures.append(Picture("verification_used", among, f"{alt}{best.used.matched.max():.3g}."))
+    pictures += [text(one, f"verification_text_{kind}") for kind, one in beside.items()]
+    return tuple(pictures)
+
+
+def _table(result: VerificationResult) -> Table:
+    header = (
+        "claim",
+        "label",
+        "knows",
+        "closest control",
+        "p",
+        "change where the label differs",
+        "matched, as much",
+        "share of the way",
+        "verdict",
+    )
+    rows = []
+    for one in result.ranked[:24]:
+        knows, effect, share = one.knows, one.used.effect, one.suffices.share
+        rows.append(
+            (
+                one.claim.named,
+                one.claim.label.replace("_", " "),
+                f"{knows.metric} {knows.score:.2f}",
+                f"{knows.controls[knows.closest]:.2f} ({knows.closest})",
+                f"{knows.p_value:.3f}",
+                f"{effect.value:+.3g} [{effect.family_low:+.2g}, {effect.family_high:+.2g}]",
+                f"{one.used.as_much} of {len(one.used.matched)}",
+                f"{share.value:.1%} [{share.family_low:.1%}, {share.family_high:.1%}]".replace("%", " %"),
+                one.verdict,
+            )
+        )
+    more = "" if len(result.claims) <= 24 else f" (the first 24 of {len(result.claims)})"
+    return Table(f"Claims, the best founded first{more}; in brackets 95 % for all claims at once", header, tuple(rows))
+
+
+def _method(asked: _Asked, result: VerificationResult, what: str) -> str:
+    weights = "; ".join(f"{layer}: {', '.join(names) or 'none'}" for layer, names in result.matched_by.items())
+    certificates = "; ".join(f"{layer} {patched.partition(':')[0]}" for layer, (_, patched) in result.certificates.items())
+    return (
+        f"{asked.why} A claim stands on three legs. It knows: the units’ held-out score is above a constant’s, that of the last "
+        f"{number(result.window)} inputs, and those of the best units of {number(result.twins)} untrained networks, each in the interval "
+        f"for all claims, and above that of labels moved in time. It is used: where the units hold what they held in another sequence "
+        f"({number(result.donors)} for each), {what} changes more at steps where that sequence’s label differs than where it doesn’t, "
+        f"and more than for matched units, which are the nearest in the ranks of how much they vary and of the norm of the weights that "
+        f"read them ({weights}). It suffices: the output moves along the direction in which outputs of other groups go with the label, as "
+        f"a share of how far they go with it. Read were the first {number(asked.read.steps)} steps of {number(len(asked.read.rows))} "
+        f"sequences from {number(result.groups)} groups, in {number(result.passes)} passes; intervals are from "
+        f"{number(result.resamples)} bootstrap draws of groups. The patched runs are certified: {certificates}."
+    )
+
+
+def _not_shown(result: VerificationResult, study: Study, beside: dict[str, Beside]) -> str:
+    said = (
+        "A claim that isn’t verified may still be true: intervals are as wide as groups are few, and where several units carry the same, "
+        "each alone may do nothing. That a label’s units are used doesn’t say that it is the label, and not something that goes with it, "
+        "that the network has in mind."
+    )
+    return said if beside or study.next_tokens is None else f"{said} Predictions aren’t shown: no stretch of tokens could be read."

@@ -63,7 +63,7 @@ def test_it_has_one_main_one_heading_and_sections_that_can_be_linked(page):
     elements = Elements(page)
     assert len(elements.all("main")) == len(elements.all("h1")) == 1
     names = [section["id"] for section in elements.all("section")]
-    assert names == ["overview", "unit_text", "attribution", "probing", "ablation", "saturation", "timescale", "again"]
+    assert names == ["overview", "unit_text", "attribution", "probing", "verification", "ablation", "saturation", "timescale", "again"]
     assert {link["href"] for link in elements.all("a")} == {f"#{name}" for name in names if name != "overview"} | {"#overview"}
 
 

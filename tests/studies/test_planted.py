@@ -11,7 +11,7 @@ import lstm_explain as lx
 from lstm_explain.plots import panels
 from lstm_explain.report import ablation, attribution, explain, faithfulness, overview, probing, saturation
 from lstm_explain.report.measure import Clock, measure
-from lstm_explain.studies.planted import AFTER, GAIN, HOLD, MEMORIES, RARELY, SWITCH, UNITS, make, network
+from lstm_explain.studies.planted import AFTER, GAIN, HOLD, MEMORIES, RARELY, SHORTEST, SWITCH, UNITS, make, network
 
 SEEDS = range(20)
 SHARE = 0.85
@@ -157,10 +157,9 @@ def test_held_the_memory_costs_its_own_read_out_most_and_the_copy_nothing(case):
     one, copy = of.planted[memory], of.copies[memory]
     found = lx.ablation(
         of.model,
-        of.inputs,
+        of.inputs[:, :SHORTEST],
         one.layer,
-        loss=lambda output, rows: (output[:, :, memory] - of.latches[rows, :, memory]).square(),
-        lengths=of.lengths,
+        loss=lambda output, rows: (output[:, :, memory] - of.latches[rows, :SHORTEST, memory]).square(),
         resamples=100,
         seed=case.seed,
         progress=False,
@@ -181,7 +180,7 @@ def test_a_probe_shows_the_memory_beside_an_untrained_twin_and_a_window(case):
         groups=range(len(of.lengths)),
         controls={"untrained": recorded(lx.untrained(of.model, seed=case.seed), of), "window": of.inputs},
         events={one.label: of.writes[one.label]},
-        folds=3,
+        folds=2,
         resamples=200,
         permutations=99,
         seed=case.seed,

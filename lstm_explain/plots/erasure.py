@@ -15,13 +15,13 @@ _ROWS = {
 
 @draw.register
 def draw_erasure(result: ErasureResult, ax: Axes) -> None:
-    """Draw each score with its interval, one row each, beside chance."""
+    """Draw each score with its interval, one row each, beside the majority's."""
     for row, (name, (_, colour)) in enumerate(reversed(_ROWS.items())):
         score = getattr(result, name)
         ax.plot([score.low, score.high], [row, row], color=colour, linewidth=5, alpha=0.35, solid_capstyle="butt", zorder=2)
         ax.plot(score.value, row, "o", color=colour, zorder=3)
         ax.annotate(f"{round(score.value, 3) + 0.0:.3f}", (score.value, row), (0, 7), textcoords="offset points", ha="center", size=8)
-    ax.axvline(result.chance, color="0.5", linestyle="--", linewidth=1, label="chance")
+    ax.axvline(result.majority.value, color="0.5", linestyle="--", linewidth=1, label="majority or mean")
     ax.set_yticks(range(len(_ROWS)), [words for words, _ in reversed(_ROWS.values())])
     ax.set(ylim=(-0.5, len(_ROWS) - 0.3), xlabel=f"{result.metric} on groups not seen (bar: 95 %)")
     ax.margins(x=0.08)

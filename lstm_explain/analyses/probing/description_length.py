@@ -148,7 +148,7 @@ def description_length(
         Booleans, whole numbers or text are classes (-1 or "" where undefined), floating-point numbers are numbers (NaN where undefined).
     groups : sequence ``(step,)``, optional
         Which sequence, file or patient each step belongs to, in one piece each: a portion has whole groups. If left out, the steps are one
-        series, which comes in a thousand pieces.
+        series, which comes in a thousand pieces; where neighbours resemble each other, moved labels are then compressed as well.
     penalties : sequence of float
         Of half the sum of squared weights (of standardised states) against the sum of -ln p, or of half the sum of squared errors.
         ``(1.0,)`` is scikit-learn's C = 1 alone.

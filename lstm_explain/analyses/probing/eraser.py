@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from lstm_explain.errors import InputError
 
-ROUNDING = 1e-12
-"""Directions whose deviation is below this share of the largest are none: repeated, summed or constant units."""
+ROUNDING = 1e-9
+"""Directions whose deviation is below this share of the largest are none: what rounding leaves of repeated, summed or shifted units."""
 UNRELATED = 1e-10
 """A canonical correlation below this is rounding."""
 
@@ -23,11 +23,15 @@ class Eraser:
     mean : ndarray ``(unit,)``
     read : ndarray ``(unit, rank)``
     write : ndarray ``(rank, unit)``
+    gone : ndarray of bool ``(unit,)``
+        Units of which nothing is left but their mean. They are set to it, since what rounding leaves of a unit goes with the unit, and a
+        probe that standardises would see it as large as life.
     """
 
     mean: NDArray[np.float64]
     read: NDArray[np.float64]
     write: NDArray[np.float64]
+    gone: NDArray[np.bool_]
 
     @property
     def rank(self) -> int:
@@ -48,7 +52,7 @@ class Eraser:
         states = np.asarray(states, dtype=np.float64)
         if states.shape[-1:] != self.mean.shape:
             raise InputError(f"needed states (..., {len(self.mean)}), got shape {states.shape}")
-        return np.asarray(states - (states - self.mean) @ self.read @ self.write)
+        return np.asarray(np.where(self.gone, self.mean, states - (states - self.mean) @ self.read @ self.write))
 
 
 class Whitened:
@@ -81,6 +85,7 @@ class Whitened:
         return float(((read @ (eraser.write / self._scale)) ** 2).sum() / (self._size**2).sum())
 
     def _erasing(self, basis: NDArray[np.float64]) -> Eraser:
+        whole = self._size[:, None] * self._axes
         read = (self._axes.T / self._size) @ basis / self._scale[:, None]
-        write = basis.T @ (self._size[:, None] * self._axes) * self._scale
-        return Eraser(self._mean, read, write)
+        left = np.linalg.norm(whole - basis @ (basis.T @ whole), axis=0)
+        return Eraser(self._mean, read, basis.T @ whole * self._scale, left <= ROUNDING * np.linalg.norm(whole, axis=0))

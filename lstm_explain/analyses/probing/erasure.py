@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_explain.analyses.probing.eraser import Eraser, Whitened
+from lstm_explain.analyses.probing.fits import majority
 from lstm_explain.analyses.probing.forward import targets
 from lstm_explain.analyses.probing.held_out import PIECES, Mean, ask, folds_of
 from lstm_explain.analyses.probing.labels import Kind
@@ -22,12 +23,13 @@ from lstm_explain.errors import InputError
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-SCORES = ("before", "after", "relearned", "random")
+SCORES = ("before", "after", "relearned", "random", "majority")
 _WORDS = {
     "before": "as they are",
     "after": "erased",
     "relearned": "erased, the probe learned from other groups than the eraser",
     "random": "random directions erased",
+    "majority": "not looked at: the majority, or the mean, of the other folds",
 }
 
 
@@ -49,6 +51,9 @@ class ErasureResult:
         eraser hasn't seen. It comes down as there are more of them.
     random : Interval
         The mean score where as many random directions were erased, in place of the label's.
+    majority : Interval
+        The score of who says the commonest class, or the mean, of the other folds throughout: half for an AUC, and about one over the
+        number of classes or 0 for the others.
     removed, removed_random : float
         The share of the units' variance (each unit's counts the same) that erasing takes, and that random directions take on average.
     random_draws : int
@@ -66,6 +71,7 @@ class ErasureResult:
     after: Interval
     relearned: Interval
     random: Interval
+    majority: Interval
     removed: float
     removed_random: float
     random_draws: int
@@ -79,16 +85,11 @@ class ErasureResult:
     resamples: int
     unconverged: int
 
-    @property
-    def chance(self) -> float:
-        """What a probe that knows nothing scores."""
-        return {"binary": 0.5, "categorical": 1 / max(1, len(self.classes)), "continuous": 0.0}[self.kind]
-
     def __repr__(self) -> str:
         return (
             f"<Erasure: {self.rank} of {self.units} directions, {self.metric} {self.before.value:.3f} before, "
             f"{self.after.value:.3f} after, {self.relearned.value:.3f} relearned, {self.random.value:.3f} with random ones "
-            f"(chance {self.chance:.3g})>"
+            f"(majority {self.majority.value:.3f})>"
         )
 
     def _repr_html_(self) -> str:
@@ -104,7 +105,7 @@ class ErasureResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain lists and numbers, the eraser as its arrays; None where a value isn't finite."""
-        return dict(jsonable(vars(self) | {"eraser": vars(self.eraser), "chance": self.chance}))
+        return dict(jsonable(vars(self) | {"eraser": vars(self.eraser)}))
 
     def to_frame(self) -> "DataFrame":
         """A pandas frame, one row for each score. Needs pandas."""
@@ -207,6 +208,7 @@ def _predicted(
     """Held-out predictions ``(draw, step)`` of each kind; and how many fits hadn't converged."""
     truth, wanted, last = own.truth, targets(own.truth), int(fold.max())
     predicted = {name: np.zeros((times if name == "random" else 1, len(fold))) for name in SCORES}
+    predicted["majority"][0] = majority(truth, fold).predicted
     unconverged = 0
     for out in range(last + 1):
         here = fold == out

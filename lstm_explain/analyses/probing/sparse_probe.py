@@ -225,6 +225,8 @@ def sparse_probe(
 def _several(given: Any) -> list[Any]:
     if given is None:
         return []
+    if not len(given):
+        raise InputError("needed untrained states, got none: give those of at least one twin")
     # A list of two-dimensional arrays, or one of them.
     return [given] if np.ndim(given[0]) < 2 else list(given)
 

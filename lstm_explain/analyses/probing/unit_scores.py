@@ -42,8 +42,9 @@ class UnitScoresResult:
     signs : ndarray of int ``(unit,)``
         1 where the unit is higher for yes or for large numbers, -1 where it is lower; 0 for categories and constant units.
     information : ndarray ``(unit,)``
-        Mutual information with the label in bits, of equally full bins, corrected by the jackknife (Zahl 1977): 0 on average where there
-        is none, so that it may be a little below. At most the label's entropy.
+        Mutual information with the label in bits, of equally full bins, corrected by the jackknife (Zahl 1977) and for chance (Vinh, Epps &
+        Bailey 2010): 0 on average where there is none, so that it may be a little below; the label's entropy at most. Steps count as
+        independent: neighbours that resemble each other raise it, which the p-values take account of and it doesn't.
     overlap : ndarray ``(unit,)``
         Yes-or-no labels: intersection over union of the yes steps and as many of the unit's highest, or lowest, steps, whichever is more
         (network dissection: Bau et al. 2017, section 2.2, at the label's prevalence); p / (2 - p) by chance. NaN for other labels.

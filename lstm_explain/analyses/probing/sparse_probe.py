@@ -144,8 +144,9 @@ def sparse_probe(
     Units are chosen forward, by least squares: each next one is the one that, with those before, explains most of the label (Efroymson
     1960), for classes of the indicator of each, weighted as in linear discriminants. So every count is met exactly, smaller choices are
     part of larger ones, and a unit that repeats a chosen one comes late. The path of an l1 penalty (Tibshirani 1996) skips counts and takes
-    several units that say the same: of 32 units that are eight noisy copies each of four parts of a label, four by the path told it with an
-    AUC of 0.71, four chosen forward with 0.91. Only trying all subsets finds the best: the number is an upper bound for a linear probe.
+    several units that say the same: of 32 units that are eight noisy copies each of four parts of a label, at most four by the path told it
+    with an AUC of 0.71, four chosen forward with 0.91. Only trying all subsets finds the best: the number is an upper bound for a linear
+    probe.
 
     Parameters
     ----------

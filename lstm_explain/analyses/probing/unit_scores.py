@@ -217,7 +217,7 @@ def scores_of(states: NDArray[Any], truth: Truth, runs: NDArray[Any], null: Null
     return UnitScoresResult(
         scores=scores,
         signs=np.zeros(len(scores), dtype=np.int64) if truth.kind == "categorical" else np.sign(statistics.round(12)).astype(np.int64),
-        information=np.where(standing.constant, 0.0, information(units, ordered, truth)),
+        information=information(units, ordered, truth),
         overlap=overlap(units, ordered, truth),
         p_values=p,
         p_values_family=family,

@@ -206,10 +206,10 @@ def sparse_probe(
         counts=asked,
         scores=scores,
         chosen=chosen,
-        fewest=asked[_fewest(scores)],
+        fewest=asked[fewest_within(scores)],
         untrained=untrained,
         above=tuple(interval(one, times, other) for one, other in zip(curves, means, strict=True)) if twins else (),
-        fewest_untrained=asked[_fewest(untrained)] if twins else None,
+        fewest_untrained=asked[fewest_within(untrained)] if twins else None,
         twins=len(twins),
         kind=own.truth.kind,
         metric=METRICS[own.truth.kind],
@@ -258,7 +258,8 @@ def _best(scores: tuple[Interval, ...]) -> int:
     return int(np.nan_to_num([one.value for one in scores], nan=-np.inf).argmax())
 
 
-def _fewest(scores: tuple[Interval, ...]) -> int:
+def fewest_within(scores: tuple[Interval, ...]) -> int:
+    """The place of the first score that is within the interval of the best one."""
     best = scores[_best(scores)]
     return next((at for at, one in enumerate(scores) if one.value >= best.low), 0)
 

@@ -92,6 +92,12 @@ def test_no_logistic_probe_beats_the_majority_there(kind):
     assert log_loss(y, LogisticRegression(max_iter=1000).fit(states, y).predict_proba(states)) < alone - 0.3
 
 
+def test_a_number_far_from_zero_is_erased_as_well():
+    states, y = data("continuous")
+    far = y + 1e8
+    assert covariance(Whitened(states).eraser(wanted(far)).apply(states), far) < 1e-10
+
+
 def test_no_other_map_that_erases_loses_less():
     states, y = data("binary")
     difference = states[y].mean(0) - states[~y].mean(0)
@@ -150,6 +156,16 @@ def test_on_other_groups_the_label_is_gone_and_random_directions_leave_it(kind):
     assert result.after == pytest.approx(result.majority, abs=1e-9) and result.majority.value == pytest.approx(nothing, abs=2e-3)
     assert result.before.low > nothing + 0.2 and nothing + 0.15 < result.random.low < result.random.value < result.before.value
     assert result.relearned.value < nothing + 0.25 * (result.before.value - nothing)
+
+
+def test_as_many_random_directions_are_erased_as_the_label_takes(monkeypatch):
+    states, y = data("categorical", units=9)
+    ranks, random = [], Whitened.random
+    monkeypatch.setattr(Whitened, "random", lambda self, rank, rng: ranks.append(rank) or random(self, rank, rng))
+    result = lx.erase(states, y, groups=GROUPS, folds=4, resamples=5, random_draws=2)
+    assert result.rank == 5 and ranks == [5] * (4 * 2 + 2) and result.random_draws == 2
+    eraser = random(Whitened(states), 5, np.random.default_rng(0))
+    assert eraser.rank == 5 == np.linalg.matrix_rank(np.cov((states - eraser.apply(states)).T), tol=1e-9)
 
 
 def test_more_groups_leave_less_to_learn_again():

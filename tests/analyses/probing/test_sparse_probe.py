@@ -16,6 +16,8 @@ from lstm_explain.analyses.probing import fits
 from lstm_explain.analyses.probing.forward import forward
 from lstm_explain.analyses.probing.held_out import ask
 from lstm_explain.analyses.probing.labels import read, resolve
+from lstm_explain.analyses.probing.scores import Interval
+from lstm_explain.analyses.probing.sparse_probe import fewest_within
 
 KINDS = ("binary", "continuous", "categorical")
 GROUPS = np.repeat(range(12), [20, 30, 25, 25, 35, 15, 20, 30, 22, 28, 18, 32])
@@ -132,6 +134,24 @@ def test_two_planted_units_are_all_it_takes():
     assert result.fewest == next(
         count for count, one in zip(result.counts, result.scores, strict=True) if one.value >= result.score_of(result.best).low
     )
+
+
+def test_the_fewest_is_the_first_value_and_not_interval_that_reaches_the_best_ones():
+    best, overlapping, within = Interval(0.9, 0.8, 0.95), Interval(0.7, 0.6, 0.85), Interval(0.8, 0.7, 0.85)
+    assert (
+        fewest_within((overlapping, within, best)) == 1 and fewest_within((overlapping, best)) == 1 and fewest_within((best, within)) == 0
+    )
+    undefined = Interval(np.nan, np.nan, np.nan)
+    assert fewest_within((undefined, best)) == 1 and fewest_within((undefined, undefined)) == 0
+
+
+def test_features_that_do_not_change_where_a_probe_is_fitted_have_no_part_in_it():
+    states, y = data("continuous")
+    truth, fold = truth_of(y), GROUPS % 3
+    here = fold == 0
+    still = np.column_stack([states, np.where(here, states[:, 0], 0)])
+    with_it, without = (ask(truth, one[~here], ~here, one[here], fold).predicted for one in (still, states))
+    np.testing.assert_allclose(with_it, without, rtol=0, atol=1e-12)
 
 
 def test_a_unit_that_says_nothing_alone_is_chosen_where_it_takes_the_noise_from_another():

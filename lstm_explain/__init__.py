@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from lstm_explain.analyses.attribution.gates import gate_attribution as gate_attribution
     from lstm_explain.analyses.attribution.matrix import attribution_matrix as attribution_matrix
     from lstm_explain.analyses.compare_runs import compare_runs as compare_runs
+    from lstm_explain.analyses.probing.description_length import description_length as description_length
+    from lstm_explain.analyses.probing.erasure import erase as erase
     from lstm_explain.analyses.probing.probe import Probing as Probing
     from lstm_explain.analyses.probing.probe import probe as probe
+    from lstm_explain.analyses.probing.sparse_probe import sparse_probe as sparse_probe
     from lstm_explain.analyses.probing.unit_scores import unit_scores as unit_scores
     from lstm_explain.analyses.probing.untrained import untrained as untrained
     from lstm_explain.analyses.saturation import Saturation as Saturation
@@ -67,7 +70,10 @@ _HOMES = {
     "analyses.attribution.gates": ("gate_attribution",),
     "analyses.attribution.matrix": ("attribution_matrix",),
     "analyses.compare_runs": ("compare_runs",),
+    "analyses.probing.description_length": ("description_length",),
+    "analyses.probing.erasure": ("erase",),
     "analyses.probing.probe": ("Probing", "probe"),
+    "analyses.probing.sparse_probe": ("sparse_probe",),
     "analyses.probing.unit_scores": ("unit_scores",),
     "analyses.probing.untrained": ("untrained",),
     "analyses.saturation": ("Saturation", "saturation"),

@@ -37,7 +37,7 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
     result
         What an analysis returned: `lx.saturation`, `lx.timescale`, `lx.unit_text`, `lx.attribute`, `lx.gate_attribution`,
         `lx.attribution_matrix`, `lx.contextual_decomposition`, `lx.faithfulness`, `lx.compare_attributions`, `lx.probe`, `lx.unit_scores`,
-        `lx.compare_runs`, `lx.ablation`, `lx.verify`.
+        `lx.sparse_probe`, `lx.description_length`, `lx.erase`, `lx.compare_runs`, `lx.ablation`, `lx.verify`.
     ax : matplotlib Axes, optional
         Where to draw; new ones from pyplot if left out, so that a notebook shows them.
     title : str, optional
@@ -58,6 +58,9 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
         contextual   ``shares``, ``text``                       example, tokens, columns
         probing      ``scores``, ``matrix``                     label, units
         unit_scores  (one)
+        sparse_probe (one)
+        lengths      (one)
+        erasure      (one)
         compare_runs (one)
         ablation     ``effects``, ``removal``                   label, units, notes
         faithfulness ``deletion``, ``insertion``,

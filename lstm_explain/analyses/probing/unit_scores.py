@@ -14,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control, rankdata
 
-from lstm_explain.analyses.probing.labels import Kind, Truth, read, resolve
+from lstm_explain.analyses.probing.information import how_many, information
+from lstm_explain.analyses.probing.labels import Kind, Truth
+from lstm_explain.analyses.probing.overlap import overlap
+from lstm_explain.analyses.probing.rows import rows
 from lstm_explain.display import jsonable, table
 from lstm_explain.errors import InputError
 
@@ -38,23 +41,35 @@ class UnitScoresResult:
         correlation ratio, which is the share of the unit's variance between classes.
     signs : ndarray of int ``(unit,)``
         1 where the unit is higher for yes or for large numbers, -1 where it is lower; 0 for categories and constant units.
+    information : ndarray ``(unit,)``
+        Mutual information with the label in bits, of equally full bins, corrected by the jackknife (Zahl 1977) and for chance (Vinh, Epps &
+        Bailey 2010): 0 on average where there is none, so that it may be a little below; the label's entropy at most. Steps count as
+        independent: neighbours that resemble each other raise it, which the p-values take account of and it doesn't.
+    overlap : ndarray ``(unit,)``
+        Yes-or-no labels: intersection over union of the yes steps and as many of the unit's highest, or lowest, steps, whichever is more
+        (network dissection: Bau et al. 2017, section 2.2, at the label's prevalence); p / (2 - p) by chance. NaN for other labels.
     p_values : ndarray ``(unit,)``
-        Each unit by itself.
+        Each unit by itself, of its score.
     p_values_family : ndarray ``(unit,)``
         Against the best unit of each draw (max-statistic: Westfall & Young 1993): below α, the chance of any false unit is at most α.
     p_values_fdr : ndarray ``(unit,)``
         Benjamini & Hochberg (1995): below α, the expected share of false units among those is at most α.
+        The smallest that one unit alone can have is the number of units over permutations + 1.
     kind, metric : str
     null : {"circular_shift", "group_permutation"}
     permutations : int
         The smallest p-value that can come out is 1 / (permutations + 1).
     steps : int
+    bins : int
+        Into how many a unit, and a label of numbers, was cut for `information`: 32, or fewer where a cell would have below 8 steps.
     constant : tuple of int
         Units that never change; their score is at chance and their p-values are 1.
     """
 
     scores: NDArray[np.float64]
     signs: NDArray[np.int64]
+    information: NDArray[np.float64]
+    overlap: NDArray[np.float64]
     p_values: NDArray[np.float64]
     p_values_family: NDArray[np.float64]
     p_values_fdr: NDArray[np.float64]
@@ -63,6 +78,7 @@ class UnitScoresResult:
     null: Null
     permutations: int
     steps: int
+    bins: int
     constant: tuple[int, ...]
 
     def __repr__(self) -> str:
@@ -77,9 +93,13 @@ class UnitScoresResult:
 
     def _repr_html_(self) -> str:
         order = np.argsort(-self.scores, kind="stable")[:10]
-        rows = [(int(u), *(f"{a[u]:.3g}" for a in (self.scores, self.p_values, self.p_values_family, self.p_values_fdr))) for u in order]
+        columns = {self.metric: self.scores, "bits": self.information, "IoU": self.overlap}
+        columns |= {"p": self.p_values, "p, family": self.p_values_family, "p, FDR": self.p_values_fdr}
+        if self.kind != "binary":
+            del columns["IoU"]
+        body = [(int(unit), *(f"{column[unit]:.3g}" for column in columns.values())) for unit in order]
         caption = f"The {len(order)} best of {len(self.scores)} units over {self.steps} steps, by {self.null.replace('_', ' ')}"
-        return table(caption, ("unit", self.metric, "p", "p, family", "p, FDR"), rows)
+        return table(caption, ("unit", *columns), body)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain lists and numbers; None where a value isn't finite."""
@@ -89,7 +109,7 @@ class UnitScoresResult:
         """A pandas frame, one row for each unit. Needs pandas."""
         from pandas import DataFrame
 
-        names = ("scores", "signs", "p_values", "p_values_family", "p_values_fdr")
+        names = ("scores", "signs", "information", "overlap", "p_values", "p_values_family", "p_values_fdr")
         return DataFrame({name: getattr(self, name) for name in names}).rename_axis("unit")
 
 
@@ -192,9 +212,13 @@ def scores_of(states: NDArray[Any], truth: Truth, runs: NDArray[Any], null: Null
         beaten += (drawn >= allowed).sum(0)
         beaten_by_best += (drawn.max(1, keepdims=True) >= allowed).sum(0)
     p, family = (np.where(standing.constant, 1.0, (1 + count) / (1 + permutations)) for count in (beaten, beaten_by_best))
+    units = np.ascontiguousarray(states.T)
+    ordered = np.sort(units, axis=1)
     return UnitScoresResult(
         scores=scores,
         signs=np.zeros(len(scores), dtype=np.int64) if truth.kind == "categorical" else np.sign(statistics.round(12)).astype(np.int64),
+        information=information(units, ordered, truth),
+        overlap=overlap(units, ordered, truth),
         p_values=p,
         p_values_family=family,
         p_values_fdr=false_discovery_control(p),
@@ -203,6 +227,7 @@ def scores_of(states: NDArray[Any], truth: Truth, runs: NDArray[Any], null: Null
         null=null,
         permutations=permutations,
         steps=len(states),
+        bins=how_many(truth),
         constant=tuple(np.flatnonzero(standing.constant).tolist()),
     )
 
@@ -244,26 +269,11 @@ def unit_scores(
     >>> lx.unit_scores(states, states[:, 5] > states[:, 5].mean()).scores.argmax()
     np.int64(5)
     """
-    states = np.asarray(states)
-    if states.ndim != 2 or 0 in states.shape or states.dtype.kind not in "fiub":
-        raise InputError(f"needed states as numbers (step, unit), got shape {states.shape} of {states.dtype}")
-    runs = np.zeros(len(states), dtype=np.int64) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    for name, shape in (("labels", np.shape(labels)), ("groups", runs.shape)):
-        if shape != (len(states),):
-            raise InputError(f"needed {name} of shape ({len(states)},), one for each step, got {shape}")
-    if not np.isfinite(states).all():
-        raise InputError(f"needed finite states, got {int((~np.isfinite(states)).sum())} NaN or infinite values")
     if null not in (None, "circular_shift", "group_permutation"):
         raise InputError(f"needed null as circular_shift or group_permutation, got {null!r}")
     if permutations < 1:
         raise InputError(f"needed at least one permutation, got {permutations}")
-    if len(np.flatnonzero(runs[1:] != runs[:-1])) + 1 != len(np.unique(runs)):
-        raise InputError("needed each group's steps in one piece, got a group that comes back after another")
-    given = read("labels", labels)
-    truth = resolve("labels", given.values[given.defined], given.continuous)
-    states, runs = states[given.defined], runs[given.defined]
-    if bool((states.min(0) == states.max(0)).all()):
-        raise InputError(f"needed a unit that changes, got {states.shape[1]} constant ones")
+    states, truth, runs = rows(states, labels, groups)
     constant = np.flatnonzero(states.min(0) == states.max(0))
     if len(constant):
         warnings.warn(f"{len(constant)} of {states.shape[1]} units never change and are at chance: {constant[:8].tolist()}", stacklevel=2)

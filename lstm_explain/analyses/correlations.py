@@ -117,12 +117,14 @@ class CorrelationsResult:
         constant = f"; {len(self.constant)} constant" if self.constant else ""
         return (
             f"<Correlations of {len(self.units)} units over {number(self.steps)} steps: largest |r| {abs(largest.correlation):.3f}, "
-            f"{_of(largest.first)} and {_of(largest.second)} ({self.verdict}); {several} clusters of several at {self.threshold:g}{constant}; "
-            f"padding {self.padding}>"
+            f"{_of(largest.first)} and {_of(largest.second)} ({self.verdict}); {several} clusters of several at {self.threshold:g}"
+            f"{constant}; padding {self.padding}>"
         )
 
     def _repr_html_(self) -> str:
-        rows = [(_of(p.first), _of(p.second), f"{p.correlation:.3f}", "" if np.isnan(p.p_family) else f"{p.p_family:.3g}") for p in self.pairs()]
+        rows = [
+            (_of(p.first), _of(p.second), f"{p.correlation:.3f}", "" if np.isnan(p.p_family) else f"{p.p_family:.3g}") for p in self.pairs()
+        ]
         chance = f"largest by chance {self.largest_by_chance.max():.3f}" if len(self.largest_by_chance) else "not controlled"
         return table(f"The largest |r|; {chance}; padding {self.padding}", ("unit", "unit", "r", "p, family"), rows)
 
@@ -263,7 +265,9 @@ class Correlations:
     def _same(self, units: tuple[tuple[Unit, str], ...]) -> None:
         self._units = self._units or units
         if self._units != units:
-            raise InputError(f"needed the {len(self._units)} units of {_layers(self._units)} as before, got {len(units)} of {_layers(units)}")
+            raise InputError(
+                f"needed the {len(self._units)} units of {_layers(self._units)} as before, got {len(units)} of {_layers(units)}"
+            )
 
 
 def _layers(units: tuple[tuple[Unit, str], ...]) -> str:

@@ -35,7 +35,7 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
     result
         What an analysis returned: `lx.saturation`, `lx.timescale`, `lx.unit_text`, `lx.attribute`, `lx.gate_attribution`,
         `lx.attribution_matrix`, `lx.contextual_decomposition`, `lx.faithfulness`, `lx.compare_attributions`, `lx.probe`, `lx.unit_scores`,
-        `lx.compare_runs`, `lx.ablation`.
+        `lx.compare_runs`, `lx.ablation`, `lx.contexts`, `lx.correlations`, `lx.components`, `lx.select`, `lx.match`.
     ax : matplotlib Axes, optional
         Where to draw; new ones from pyplot if left out, so that a notebook shows them.
     title : str, optional
@@ -61,6 +61,11 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
         faithfulness ``deletion``, ``insertion``,
                      ``comprehensiveness``, ``randomisation``
         comparison   ``rows``, ``matrix``                       example, tokens, start, agreement
+        contexts     ``top``, ``bottom``, ``average``           layer, unit, columns, feature
+        correlations (one)
+        components   ``variance``, ``paths``                    layer, paths, sequences, most
+        selection    (one)                                      tokens
+        matches      (one)                                      tokens, count, columns
         ============ ========================================== ================================================
 
         With ``tokens=`` the default for an attribution and a contextual decomposition is ``text``, and ``groups`` where an attribution has

@@ -1,7 +1,7 @@
 """What makes this unit fire: its highest, lowest and average contexts over a whole corpus, streamed.
 
-Karpathy, Johnson & Li (2015, "Visualizing and understanding recurrent networks", section 4.2) picked by eye the text in which a cell
-shows best; here every step of a corpus is looked at, and the places are the same ones however the corpus is split. A *top* context is a
+Karpathy, Johnson & Li (2015, "Visualizing and understanding recurrent networks") picked by eye the text in which a cell shows best;
+here every step of a corpus is looked at, and the places are the same ones however the corpus is split. A *top* context is a
 peak: a step at which the unit is higher than at any other less than `apart` steps away, so that one long rise doesn't fill the list. An
 *average* context is none that is near the mean, where a unit that switches nearly never is: steps are drawn by chance, the same for all
 units, and of these each unit's are spread evenly over its quantiles. They are the control: what they have too isn't what the unit is about.

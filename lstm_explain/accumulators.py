@@ -154,9 +154,13 @@ class Moments:
     Parameters
     ----------
     shifts : int
-        How often every unit is moved in a circle within each sequence, by a share of its length that is drawn for each unit by
-        `seed`: all that is left between units then is chance. Sums of units stay what they are.
+        How often units are moved in a circle within each sequence: what is left between them then is chance, and the sums of units
+        stay what they are.
+    apart : bool
+        Whether each unit is moved by a share of the sequence's length of its own. That is one set of units, as eigenvalues need it, but of
+        many units some stay together. If not, every unit is held against all others moved by one share, a quarter to a half.
     seed : int
+        What the shares are drawn by.
 
     Attributes
     ----------
@@ -165,11 +169,11 @@ class Moments:
     reference, sums, low, high : ndarray ``(unit,)``
         What is taken off each unit, what is left in all, and the smallest and largest value.
     products : ndarray ``(1 + shifts, unit, unit)``
-        Of the units as they are, and for each draw.
+        Of the units as they are, and for each shift, where columns are what was moved.
     """
 
-    def __init__(self, shifts: int = 0, seed: int = 0) -> None:
-        self.n, self.shifts, self.seed = 0, shifts, seed
+    def __init__(self, shifts: int = 0, *, apart: bool = False, seed: int = 0) -> None:
+        self.n, self._made = 0, (shifts, apart, seed)
         self.reference = self.sums = self.low = self.high = np.zeros(0)
         self.products = np.zeros((1 + shifts, 0, 0))
 
@@ -193,11 +197,11 @@ class Moments:
         self.products[0] += about @ about.T
         for products, shares in zip(self.products[1:], self._shares, strict=True):
             moved = in_circle(about, shares)
-            products += moved @ moved.T
+            products += (moved if self._made[1] else about) @ moved.T
 
     def merge(self, other: Self) -> None:
         """Add another's sums; it must have been made with the same shifts and seed."""
-        if (self.shifts, self.seed) != (other.shifts, other.seed):
+        if self._made != other._made:
             raise InputError("needed streams with the same shifts and seed, got others")
         if not other.n:
             return
@@ -231,8 +235,10 @@ class Moments:
         units = len(reference)
         self.reference, self.sums = reference.copy(), np.zeros(units)
         self.low, self.high = np.full(units, np.inf), np.full(units, -np.inf)
-        self.products = np.zeros((1 + self.shifts, units, units))
-        self._shares = np.random.default_rng(self.seed).random((self.shifts, units))
+        shifts, apart, seed = self._made
+        self.products = np.zeros((1 + shifts, units, units))
+        rng = np.random.default_rng(seed)
+        self._shares = rng.random((shifts, units)) if apart else np.repeat(rng.uniform(0.25, 0.5, (shifts, 1)), units, 1)
 
     def _same(self, units: int) -> None:
         if units != len(self.sums):

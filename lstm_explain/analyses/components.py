@@ -4,6 +4,8 @@ Components are found in any set of units, and a smooth path looks like a curve w
 walk (Antognini & Sohl-Dickstein 2018, "PCA of high dimensional random walks"). The control keeps each unit as it is and moves it in a
 circle within each sequence, by a share of its length that is drawn for each unit: what the units have in common then is chance, and a
 component is above chance where its variance, and that of each before it, is larger than in every draw (parallel analysis: Horn 1965).
+Of many units some are moved by nearly the same share, so that the count is rather too small. A circle is exact for series that are
+stationary: where all units drift from the same beginning in every sequence, it finds too much.
 """
 
 from collections.abc import Mapping
@@ -191,7 +193,7 @@ class Components:
         signal = trajectory.memory if self._signal is None else self._signal
         what = f"{trajectory.name} {signal}"
         rows = [finite_steps(row, valid, what) for row, valid in zip(trajectory.signal(signal), trajectory.valid, strict=True)]
-        known, moments = self._layers.setdefault(trajectory.name, (signal, Moments(self._shifts, self._seed)))
+        known, moments = self._layers.setdefault(trajectory.name, (signal, Moments(self._shifts, apart=True, seed=self._seed)))
         if known != signal:
             raise InputError(f"needed the {known} of {trajectory.name} as before, got a layer with {signal}")
         for steps in rows:
@@ -203,7 +205,7 @@ class Components:
         if self._signal != other._signal:
             raise InputError(f"needed streams of the same signal, {self._signal}, got {other._signal}")
         for name, (signal, moments) in other._layers.items():
-            self._layers.setdefault(name, (signal, Moments(self._shifts, self._seed)))[1].merge(moments)
+            self._layers.setdefault(name, (signal, Moments(self._shifts, apart=True, seed=self._seed)))[1].merge(moments)
         self._paddings |= other._paddings
 
     def compute(self) -> ComponentsResult:

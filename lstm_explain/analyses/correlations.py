@@ -1,11 +1,11 @@
 """Which units do the same? Correlations between all units, and the clusters that they make.
 
 Neighbouring steps resemble each other, so that two units that have nothing to do with each other correlate over many steps as others
-would over few, and of many pairs one is always largest. The control keeps every unit as it is and moves it in a circle within each
-sequence, by a share of its length that is drawn for each unit: what is left between units then is chance, and the largest |r| of all pairs
-of each draw is what a pair must beat (max-statistic: Westfall & Young 1993). As the share is the same in every sequence, the draws are sums
-of products like the correlations themselves, and merge like these. A circle is exact for series that are stationary: where all units
-drift from the same beginning in every sequence, it finds too much.
+would over few, and of many pairs one is always largest. The control keeps every unit as it is and holds it against all others moved in a
+circle within each sequence, a quarter to a half of its length on or back: what is left between two units then is chance, and the largest
+|r| of all pairs of each draw is what a pair must beat (max-statistic: Westfall & Young 1993). As the share is the same in every sequence,
+the draws are sums of products like the correlations themselves, and merge like these. A circle is exact for series that are stationary:
+where all units drift from the same beginning in every sequence, it finds too much.
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ class CorrelationsResult:
     constant : tuple of int
         The places of units that never changed.
     largest_by_chance : ndarray ``(draw,)``
-        The largest |r| of any two units, in each draw of units moved in circles against each other.
+        The largest |r| of any two units, in each draw of units moved in circles against each other: two draws for each shift.
     steps, sequences : int
     padding : {"none", "known", "unknown"}
     """
@@ -167,7 +167,7 @@ class Correlations:
         signal: str | None = None,
         units: Sequence[int] | None = None,
         threshold: float = 0.7,
-        shifts: int = 19,
+        shifts: int = 10,
         seed: int = 0,
     ) -> None:
         if not 0 <= threshold <= 1:
@@ -176,7 +176,7 @@ class Correlations:
             raise InputError(f"needed shifts from 0, got {shifts}")
         self._layers = (layers,) if isinstance(layers, str) else None if layers is None else tuple(layers)
         self._signal, self._chosen, self._threshold = signal, numbered_units(units), threshold
-        self._moments = Moments(shifts, seed)
+        self._moments = Moments(shifts, seed=seed)
         self._units: tuple[tuple[Unit, str], ...] = ()
         self._sequences = 0
         self._paddings: set[Padding] = set()
@@ -238,7 +238,9 @@ class Correlations:
         whole = np.full((len(constant), len(constant)), np.nan)
         whole[np.ix_(changing, changing)] = r[0]
         whole[changing, changing] = 1.0
-        apart = np.triu_indices(len(changing), 1)
+        one, other = np.triu_indices(len(changing), 1)
+        # Above the diagonal the second unit of a pair was moved, below it the first, which is as if the second were moved back.
+        moved = np.abs(np.stack([r[1:, one, other], r[1:, other, one]], 1)).reshape(-1, len(one))
         order, clusters = _clustered(r[0], self._threshold)
         all_clusters = np.full(len(constant), -1, dtype=np.int64)
         all_clusters[changing] = clusters
@@ -250,7 +252,7 @@ class Correlations:
             clusters=all_clusters,
             threshold=self._threshold,
             constant=tuple(np.flatnonzero(constant).tolist()),
-            largest_by_chance=np.abs(r[(slice(1, None), *apart)]).max(1),
+            largest_by_chance=moved.max(1),
             steps=self._moments.n,
             sequences=self._sequences,
             padding=together(self._paddings),
@@ -297,7 +299,7 @@ def correlations(
     signal: str | None = None,
     units: Sequence[int] | None = None,
     threshold: float = 0.7,
-    shifts: int = 19,
+    shifts: int = 10,
     seed: int = 0,
 ) -> CorrelationsResult:
     """How every unit correlates with every other, over all steps, and which make a cluster.
@@ -315,8 +317,8 @@ def correlations(
     threshold : float
         The mean |r| between two clusters from which on they are one.
     shifts : int
-        Draws of the control, each of which costs as much as the correlations; 19 are the fewest that can show anything at 5 %. Without
-        any the result says *not controlled*.
+        How often the control moves units, each of which costs as much as the correlations and gives two draws: 10 are the fewest that can
+        show anything at 5 %. Without any the result says *not controlled*.
     seed : int
 
     Returns

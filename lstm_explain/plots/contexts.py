@@ -43,6 +43,7 @@ def draw_contexts(
         draw_rows(ax, rows, columns=columns, norm=norm, cmap=cmap, label=f"{signal}; in the box: the place")
     else:
         _series(ax, contexts, feature, norm, cmap, signal)
+    ax.set_ylabel("value   sequence, step")
     steps = f"{found.steps:,} steps"
     ax.set_title(f"{name} unit {unit}: its {_WORDS[kind]} contexts by {signal} in {steps} (mean {found.mean[found.units.index(unit)]:.2f})")
 

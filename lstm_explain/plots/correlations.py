@@ -9,7 +9,8 @@ from lstm_explain.plots._dispatch import draw
 from lstm_explain.plots._text import SIGNED
 
 _MOST_NAMED = 48
-_CLUSTERS_NAMED = 8
+_LINE = 0.03
+"""The height of a line of text, as a share of the picture's."""
 
 
 @draw.register
@@ -29,7 +30,7 @@ def draw_correlations(result: CorrelationsResult, ax: Axes) -> None:
             # Units of one cluster stand side by side in the order of the clustering.
             low, high = places[0] - 0.5, places[-1] + 0.5
             ax.plot([low, high, high, low, low], [low, low, high, high, low], color="black", linewidth=1)
-            boxes.append((cluster, (low + high) / 2, len(places)))
+            boxes.append((cluster, high, len(places)))
     several = len({layer for layer, _ in result.units}) > 1
     if len(order) <= _MOST_NAMED:
         names = [f"{layer} {unit}" if several else str(unit) for layer, unit in (result.units[at] for at in order)]
@@ -37,10 +38,13 @@ def draw_correlations(result: CorrelationsResult, ax: Axes) -> None:
         ax.set_yticks(range(len(order)), names, size=7)
         ax.set_xlabel("unit")
     else:
-        named = boxes[:_CLUSTERS_NAMED]
-        ax.set_yticks([middle for _, middle, _ in named], [f"cluster {cluster}: {size} units" for cluster, _, size in named], size=7)
-        ax.set_xticks([])
-        ax.set_xlabel(f"{len(order)} units, in the order of their clusters")
+        taken: list[float] = []
+        for cluster, high, size in boxes:
+            if all(abs(high - other) > _LINE * len(order) for other in taken):
+                ax.text(high + 0.01 * len(order), high, f"cluster {cluster}: {size}", size=7, va="bottom")
+                taken.append(high)
+        ax.set(xticks=[], yticks=[])
+        ax.set_xlabel(f"{len(order)} units, in the order of their clusters; beside boxes: how many units")
     ax.figure.colorbar(image, ax=ax).set_label("correlation")
     (largest,) = result.pairs(1)
     pair = " and ".join(f"{layer} {unit}" for layer, unit in (largest.first, largest.second))

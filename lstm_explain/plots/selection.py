@@ -82,5 +82,6 @@ def draw_matches(
     draw_rows(
         ax, rows, columns=columns, norm=Normalize(0, 1), cmap=None, label="share of the selected units that are on; in the box: the match"
     )
+    ax.set_ylabel("selected units   sequence, step")
     chance = f"by chance {result.by_chance.mean():.2g} on average: {result.verdict}" if len(result.by_chance) else "not controlled"
     ax.set_title(f"{result.layer}: {result.complete:,} other spans have all {result.selected} selected units; {chance}")

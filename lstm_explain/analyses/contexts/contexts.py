@@ -142,8 +142,8 @@ class Contexts:
             raise InputError(f"needed layer as one of {', '.join(recording)}, got {layer!r}")
         wanted = list(recording.values()) if layer is None else [recording[layer]]
         named = _named(names)
-        if again := next((name for at, name in enumerate(named) if name in self._names or name in named[:at]), None):
-            raise InputError(f"needed a name for each sequence that no other has, got {again!r} again")
+        if again := [name for at, name in enumerate(named) if name in self._names or name in named[:at]]:
+            raise InputError(f"needed a name for each sequence that no other has, got {again[0]!r} again")
         for trajectory in wanted:
             if len(trajectory.valid) != len(named):
                 raise InputError(f"needed names for {len(trajectory.valid)} sequences of {trajectory.name}, got {len(named)}")

@@ -228,11 +228,13 @@ class Correlations:
         """
         if not self._moments.n:
             raise InputError("needed at least one recording, got none: call update first")
-        constant = self._moments.constant
+        everything = self._moments.covariance
+        # A unit that changes by so little that nothing is left of it in its square is as good as constant.
+        constant = self._moments.constant | ~(np.diagonal(everything[0]) > 0)
         changing = np.flatnonzero(~constant)
         if len(changing) < 2:
             raise InputError(f"needed at least two units that change, got {len(changing)} of {len(constant)}")
-        covariance = self._moments.covariance[:, changing[:, None], changing]
+        covariance = everything[:, changing[:, None], changing]
         deviation = np.sqrt(np.diagonal(covariance[0]))
         r = np.clip(covariance / np.outer(deviation, deviation), -1, 1)
         whole = np.full((len(constant), len(constant)), np.nan)

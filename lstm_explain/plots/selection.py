@@ -8,6 +8,7 @@ from matplotlib.colors import Normalize
 
 from lstm_explain.analyses.selection.match import MatchResult
 from lstm_explain.analyses.selection.select import SelectionResult
+from lstm_explain.display import number
 from lstm_explain.errors import InputError
 from lstm_explain.plots._dispatch import draw
 from lstm_explain.plots._rows import Row, draw_rows
@@ -83,5 +84,7 @@ def draw_matches(
         ax, rows, columns=columns, norm=Normalize(0, 1), cmap=None, label="share of the selected units that are on; in the box: the match"
     )
     ax.set_ylabel("selected units   sequence, step")
-    chance = f"by chance {result.by_chance.mean():.2g} on average: {result.verdict}" if len(result.by_chance) else "not controlled"
-    ax.set_title(f"{result.layer}: {result.complete:,} other spans have all {result.selected} selected units; {chance}")
+    chance = (
+        f"by chance {number(float(result.by_chance.mean()))} on average: {result.verdict}" if len(result.by_chance) else "not controlled"
+    )
+    ax.set_title(f"{result.layer}: {result.complete:,} other spans have {result.pattern}; {chance}")

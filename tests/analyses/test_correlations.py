@@ -169,6 +169,13 @@ def test_units_that_never_change_are_said_and_left_out():
     json.dumps(result.to_dict(), allow_nan=False)
 
 
+def test_a_unit_that_changes_too_little_for_its_square_is_constant():
+    values = mixed()
+    values[:, :, 3] = 0.0
+    values[0, 5, 3] = 1e-200
+    assert lx.correlations(of(values, LENGTHS)).constant == (3,)
+
+
 def test_without_draws_nothing_is_shown():
     result = lx.correlations(of(mixed(), LENGTHS), shifts=0)
     assert result.verdict == "not controlled" and "not controlled" in repr(result) and "not controlled" in result._repr_html_()

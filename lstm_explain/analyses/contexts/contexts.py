@@ -7,6 +7,7 @@ peak: a step at which the unit is higher than at any other less than `apart` ste
 units, and of these each unit's are spread evenly over its quantiles. They are the control: what they have too isn't what the unit is about.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
@@ -142,7 +143,7 @@ class Contexts:
             raise InputError(f"needed layer as one of {', '.join(recording)}, got {layer!r}")
         wanted = list(recording.values()) if layer is None else [recording[layer]]
         named = _named(names)
-        if again := [name for at, name in enumerate(named) if name in self._names or name in named[:at]]:
+        if again := [name for name, times in Counter(named).items() if times > 1 or name in self._names]:
             raise InputError(f"needed a name for each sequence that no other has, got {again[0]!r} again")
         for trajectory in wanted:
             if len(trajectory.valid) != len(named):

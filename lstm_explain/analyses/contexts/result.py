@@ -48,6 +48,7 @@ class LayerContexts:
     ----------
     signal : str
     units : tuple of int
+        By their places in the recording.
     top, bottom, average : tuple of tuple of Context
         For each of `units`: its highest places, highest first; its lowest, lowest first; and places drawn by chance, evenly spread over its
         quantiles, lowest first.

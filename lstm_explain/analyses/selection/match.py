@@ -67,6 +67,11 @@ class MatchResult:
     padding: Padding
 
     @property
+    def pattern(self) -> str:
+        """What a complete match has, in words."""
+        return "the selected unit" if self.selected == 1 else f"all {self.selected} selected units"
+
+    @property
     def complete(self) -> int:
         """How many other spans have all of the selected units."""
         return int(self.found[-1])
@@ -84,9 +89,9 @@ class MatchResult:
         return "shown" if self.complete and self.selected > 1 and self.p_value <= ALPHA else "not shown"
 
     def __repr__(self) -> str:
-        chance = f", by chance {self.by_chance.mean():.2g} on average" if len(self.by_chance) else ""
+        chance = f", by chance {number(float(self.by_chance.mean()))} on average" if len(self.by_chance) else ""
         return (
-            f"<Matches in {self.layer}, {self.signal}: {number(self.complete)} other spans have all {self.selected} selected units{chance} "
+            f"<Matches in {self.layer}, {self.signal}: {number(self.complete)} other spans have {self.pattern}{chance} "
             f"({self.verdict}); {number(int(self.found.sum()))} have some; padding {self.padding}>"
         )
 

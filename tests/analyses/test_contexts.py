@@ -345,6 +345,9 @@ def test_what_does_not_go_together_is_refused_and_changes_nothing():
         with pytest.raises(lx.InputError, match=message):
             call()
     assert stream.compute().to_dict() == before
+    stream.merge(part_of(recording, text, [5], count=2))
+    with pytest.raises(lx.InputError, match="no other has, got 11 again"):
+        stream.update(recording, text, [*range(20, 28), 11])
 
 
 def _other():

@@ -253,7 +253,7 @@ def finite_steps(signal: Tensor, valid: Tensor, what: str) -> NDArray[np.float64
     InputError
         If a value isn't finite; `what` names the signal.
     """
-    steps: NDArray[np.float64] = signal[valid].double().cpu().numpy()
+    steps: NDArray[np.float64] = signal[valid].cpu().double().numpy()
     if not np.isfinite(steps).all():
         raise InputError(f"needed finite values of {what}, got {int((~np.isfinite(steps)).sum())} NaN or infinite ones in a sequence")
     return steps

@@ -110,7 +110,7 @@ class ComponentsResult:
         if recorded.name not in self.layers:
             raise InputError(f"needed a trajectory of {', '.join(self.layers)}, got {recorded.name!r}")
         layer = self.layers[recorded.name]
-        values = recorded.signal(layer.signal).double().cpu().numpy()
+        values = recorded.signal(layer.signal).cpu().double().numpy()
         if values.shape[2] != len(layer.mean):
             raise InputError(f"needed {len(layer.mean)} units of {recorded.name} {layer.signal}, got {values.shape[2]}")
         paths: NDArray[np.float64] = (values - layer.mean) @ layer.directions.T

@@ -132,10 +132,9 @@ def test_planted_units_are_found_in_one_cluster():
             by_gate[:, 6] = by_gate[:, 1]
             by_gate[:, 8] = by_gate[:, 1]
             by_gate[2, 8] *= -1  # the candidate's sign, and so the cell's
-    generator = torch.Generator().manual_seed(0)
-    result = lx.correlations(
-        recorded(lstm, torch.randn(6, 80, 3, dtype=torch.float64, generator=generator), lengths=[80] * 6), threshold=0.95
-    )
+    x = torch.randn(6, 80, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    recording = recorded(lstm, x, lengths=[80] * 6)
+    result = lx.correlations(recording, threshold=0.95)
     assert result.members(0) == (("l0", 1), ("l0", 6), ("l0", 8)) and result.verdict == "shown"
     np.testing.assert_allclose(result.correlations[[1, 1, 6], [6, 8, 8]], [1, -1, -1], rtol=0, atol=1e-12)
     at = [result.order.index(unit) for unit in (1, 6, 8)]
@@ -155,6 +154,13 @@ def test_order_and_clusters_are_scipys(threshold):
     np.testing.assert_array_equal(result.clusters[:, None] == result.clusters, expected[:, None] == expected)
     sizes = np.bincount(result.clusters)
     assert (np.diff(sizes) <= 0).all() and len(sizes) == len(set(expected))
+
+
+def test_rounding_does_not_keep_apart_what_is_the_same():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(5, 50, 1)) * rng.normal(size=12) + rng.normal(size=12)
+    result = lx.correlations(of(values, LENGTHS), threshold=1.0, shifts=0)
+    assert (np.abs(result.correlations) < 1).any() and not result.clusters.any()
 
 
 def test_units_that_never_change_are_said_and_left_out():

@@ -225,6 +225,6 @@ def _own(values: Any, selection: SelectionResult) -> tuple[int, int, int] | None
     sequence, start, stop = selection.span
     if sequence >= len(values) or stop > values.shape[1]:
         return None
-    here = values[sequence, start:stop].T[list(selection.units)].double().cpu().numpy()
+    here = values[sequence, start:stop].T[list(selection.units)].cpu().double().numpy()
     kept = selection.values[:, start - selection.shown : stop - selection.shown]
     return selection.span if np.array_equal(here, kept) else None

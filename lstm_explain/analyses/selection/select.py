@@ -176,7 +176,7 @@ def select(
         threshold=float(threshold),
         units=tuple(units[order].tolist()),
         signs=signs[order],
-        values=values[sequence, first : int(steps[-1]) + 1].T[units[order]].double().cpu().numpy(),
+        values=values[sequence, first : int(steps[-1]) + 1].T[units[order]].cpu().double().numpy(),
         shown=first,
         by_chance=_by_chance(where, valid, stop - start, draws, seed),
         padding=trajectory.padding,

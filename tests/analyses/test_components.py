@@ -59,6 +59,15 @@ def test_they_are_scikit_learns():
 
 
 @pytest.mark.parametrize("seed", range(6))
+def test_shares_are_counted_whatever_the_rounding(seed):
+    layer = lx.components(of(mixed(seed, 12)), shifts=0).layers["l0"]
+    covariance = np.cov(mixed(seed, 12).reshape(-1, 12).T)
+    assert layer.participation_ratio == pytest.approx(np.trace(covariance) ** 2 / np.trace(covariance @ covariance), rel=1e-12)
+    for count in range(1, 13):
+        assert layer.needed(min(sum(layer.ratio[:count][::-1].tolist()), 1.0)) == count
+
+
+@pytest.mark.parametrize("seed", range(6))
 def test_of_each_direction_the_furthest_entry_is_positive(seed):
     directions = lx.components(of(mixed(seed))).layers["l0"].directions
     assert (directions[np.arange(6), np.abs(directions).argmax(1)] > 0).all()

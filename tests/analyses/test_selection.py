@@ -165,6 +165,7 @@ def test_one_unit_alone_is_with_nobody():
     result = lx.match(recording, lx.select(recording, (2, int(begins[0]), int(begins[0]) + 5)))
     assert result.selected == 1 and result.complete == 17 and result.verdict == "not shown"
     assert "17 other spans have the selected unit, by chance 1" in repr(result)
+    assert replace(result, by_chance=np.zeros(99, dtype=int)).verdict == "not shown"
 
 
 def test_units_that_meet_by_accident_are_not_shown():

@@ -157,10 +157,10 @@ class Moments:
         How often units are moved in a circle within each sequence: what is left between them then is chance, and the sums of units
         stay what they are.
     apart : bool
-        Whether each unit is moved by a share of the sequence's length of its own. That is one set of units, as eigenvalues need it, but of
-        many units some stay together. If not, every unit is held against all others moved by one share, a quarter to a half.
+        Whether each unit is moved by a share of the sequence's length of its own, drawn by `seed`. That is one set of units, as eigenvalues
+        need it, but of many units some stay together. If not, every unit is held against all others moved by one share, 1 to `shifts` parts
+        of 2 `shifts` + 1: with those moved back by as much, and none moved, all the places of a circle that are as far from each other.
     seed : int
-        What the shares are drawn by.
 
     Attributes
     ----------
@@ -195,9 +195,14 @@ class Moments:
         self.sums = self.sums + about.sum(1)
         self.low, self.high = np.minimum(self.low, steps.min(0)), np.maximum(self.high, steps.max(0))
         self.products[0] += about @ about.T
-        for products, shares in zip(self.products[1:], self._shares, strict=True):
-            moved = in_circle(about, shares)
-            products += (moved if self._made[1] else about) @ moved.T
+        shifts, apart, _ = self._made
+        for at, products in enumerate(self.products[1:]):
+            if apart:
+                moved = in_circle(about, (self._shares[at] * len(steps)).astype(np.int64))
+            else:
+                # Rounded up: a short sequence, too, is moved.
+                moved = np.roll(about, (at + 1) * len(steps) // -(2 * shifts + 1), axis=1)
+            products += (moved if apart else about) @ moved.T
 
     def merge(self, other: Self) -> None:
         """Add another's sums; it must have been made with the same shifts and seed."""
@@ -235,10 +240,9 @@ class Moments:
         units = len(reference)
         self.reference, self.sums = reference.copy(), np.zeros(units)
         self.low, self.high = np.full(units, np.inf), np.full(units, -np.inf)
-        shifts, apart, seed = self._made
+        shifts, _, seed = self._made
         self.products = np.zeros((1 + shifts, units, units))
-        rng = np.random.default_rng(seed)
-        self._shares = rng.random((shifts, units)) if apart else np.repeat(rng.uniform(0.25, 0.5, (shifts, 1)), units, 1)
+        self._shares = np.random.default_rng(seed).random((shifts, units))
 
     def _same(self, units: int) -> None:
         if units != len(self.sums):
@@ -259,12 +263,11 @@ def finite_steps(signal: Tensor, valid: Tensor, what: str) -> NDArray[np.float64
     return steps
 
 
-def in_circle(series: NDArray[Any], shares: NDArray[np.float64]) -> NDArray[Any]:
-    """Series ``(unit, time)``, each moved in a circle by a share of its length, 0 to 1."""
-    time = series.shape[1]
+def in_circle(series: NDArray[Any], steps: NDArray[np.int64]) -> NDArray[Any]:
+    """Series ``(unit, time)``, each moved back in a circle by its own number of steps, below `time`."""
     twice = np.concatenate([series, series], 1)
     # Row by row, as pieces of memory: many times faster than by index.
-    return np.stack([row[at : at + time] for row, at in zip(twice, (shares * time).astype(np.int64), strict=True)])
+    return np.stack([row[at : at + series.shape[1]] for row, at in zip(twice, steps, strict=True)])
 
 
 class First:

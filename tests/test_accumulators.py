@@ -247,8 +247,8 @@ def test_the_first_are_the_same_in_any_order_and_split(keys, count, random):
 
 def test_a_circle_goes_round():
     series = np.arange(12).reshape(2, 6)
-    assert in_circle(series, np.array([0.0, 0.5])).tolist() == [[0, 1, 2, 3, 4, 5], [9, 10, 11, 6, 7, 8]]
-    assert in_circle(series, np.array([0.999, 0.2])).tolist() == [[5, 0, 1, 2, 3, 4], [7, 8, 9, 10, 11, 6]]
+    assert in_circle(series, np.array([0, 3])).tolist() == [[0, 1, 2, 3, 4, 5], [9, 10, 11, 6, 7, 8]]
+    assert in_circle(series, np.array([5, 1])).tolist() == [[5, 0, 1, 2, 3, 4], [7, 8, 9, 10, 11, 6]]
 
 
 @pytest.mark.parametrize("apart", [False, True])

@@ -2,10 +2,11 @@
 
 Neighbouring steps resemble each other, so that two units that have nothing to do with each other correlate over many steps as others
 would over few, and of many pairs one is always largest. The control keeps every unit as it is and holds it against all others moved in a
-circle within each sequence, a quarter to a half of its length on or back: what is left between two units then is chance, and the largest
-|r| of all pairs of each draw is what a pair must beat (max-statistic: Westfall & Young 1993). As the share is the same in every sequence,
-the draws are sums of products like the correlations themselves, and merge like these. A circle is exact for series that are stationary:
-where all units drift from the same beginning in every sequence, it finds too much.
+circle within each sequence: what is left between two units then is chance, and the largest |r| of all pairs of each draw is what a pair
+must beat (max-statistic: Westfall & Young 1993). The draws are the places of a circle that are as far from each other as they can be, the
+one where nothing is moved among them; draws that resemble each other would count as several and be one. As these places are the same in
+every sequence, the draws are sums of products like the correlations themselves, and merge like these. A circle is exact for series that
+are stationary: where all units drift from the same beginning in every sequence, it finds too much.
 """
 
 from collections.abc import Sequence
@@ -168,7 +169,6 @@ class Correlations:
         units: Sequence[int] | None = None,
         threshold: float = 0.7,
         shifts: int = 10,
-        seed: int = 0,
     ) -> None:
         if not 0 <= threshold <= 1:
             raise InputError(f"needed threshold from 0 to 1, an |r|, got {threshold}")
@@ -176,7 +176,7 @@ class Correlations:
             raise InputError(f"needed shifts from 0, got {shifts}")
         self._layers = (layers,) if isinstance(layers, str) else None if layers is None else tuple(layers)
         self._signal, self._chosen, self._threshold = signal, numbered_units(units), threshold
-        self._moments = Moments(shifts, seed=seed)
+        self._moments = Moments(shifts)
         self._units: tuple[tuple[Unit, str], ...] = ()
         self._sequences = 0
         self._paddings: set[Padding] = set()
@@ -211,7 +211,7 @@ class Correlations:
         self._paddings.add(first.padding)
 
     def merge(self, other: Self) -> None:
-        """Add another's sums; it must have been made with the same shifts and seed, of the same units."""
+        """Add another's sums; it must have been made with the same shifts, of the same units."""
         if other._units:
             self._same(other._units)
         self._moments.merge(other._moments)
@@ -302,7 +302,6 @@ def correlations(
     units: Sequence[int] | None = None,
     threshold: float = 0.7,
     shifts: int = 10,
-    seed: int = 0,
 ) -> CorrelationsResult:
     """How every unit correlates with every other, over all steps, and which make a cluster.
 
@@ -321,7 +320,6 @@ def correlations(
     shifts : int
         How often the control moves units, each of which costs as much as the correlations and gives two draws: 10 are the fewest that can
         show anything at 5 %. Without any the result says *not controlled*.
-    seed : int
 
     Returns
     -------
@@ -341,6 +339,6 @@ def correlations(
     >>> lx.correlations(recording).correlations.shape
     (16, 16)
     """
-    stream = Correlations(layers=layers, signal=signal, units=units, threshold=threshold, shifts=shifts, seed=seed)
+    stream = Correlations(layers=layers, signal=signal, units=units, threshold=threshold, shifts=shifts)
     stream.update(recording)
     return stream.compute()

@@ -198,7 +198,7 @@ def match(
                 candidates.append((-n, of[start, stop] - n, start - stop, sequence, start))
         series = np.tile(each[rows][:, valid[sequence]], (draws, 1))
         if series.size:
-            moved = in_circle(series, rng.random(len(series))).reshape(draws, len(rows), -1)
+            moved = in_circle(series, (rng.random(len(series)) * series.shape[1]).astype(np.int64)).reshape(draws, len(rows), -1)
             together, units = np.unique(let_through(runs(moved))[:, [0, 2, 3]], axis=0, return_counts=True)
             by_chance += np.bincount(together[units == len(rows), 0], minlength=draws)
     matches = []

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from lstm_explain.analyses.attribution.gates import gate_attribution as gate_attribution
     from lstm_explain.analyses.attribution.matrix import attribution_matrix as attribution_matrix
     from lstm_explain.analyses.compare_runs import compare_runs as compare_runs
+    from lstm_explain.analyses.components import Components as Components
+    from lstm_explain.analyses.components import components as components
+    from lstm_explain.analyses.contexts.contexts import Contexts as Contexts
+    from lstm_explain.analyses.contexts.contexts import contexts as contexts
+    from lstm_explain.analyses.correlations import Correlations as Correlations
+    from lstm_explain.analyses.correlations import correlations as correlations
     from lstm_explain.analyses.probing.description_length import description_length as description_length
     from lstm_explain.analyses.probing.erasure import erase as erase
     from lstm_explain.analyses.probing.probe import Probing as Probing
@@ -29,6 +35,8 @@ if TYPE_CHECKING:
     from lstm_explain.analyses.probing.untrained import untrained as untrained
     from lstm_explain.analyses.saturation import Saturation as Saturation
     from lstm_explain.analyses.saturation import saturation as saturation
+    from lstm_explain.analyses.selection.match import match as match
+    from lstm_explain.analyses.selection.select import select as select
     from lstm_explain.analyses.timescale import Timescale as Timescale
     from lstm_explain.analyses.timescale import timescale as timescale
     from lstm_explain.analyses.unit_text import unit_text as unit_text
@@ -70,6 +78,9 @@ _HOMES = {
     "analyses.attribution.gates": ("gate_attribution",),
     "analyses.attribution.matrix": ("attribution_matrix",),
     "analyses.compare_runs": ("compare_runs",),
+    "analyses.components": ("Components", "components"),
+    "analyses.contexts.contexts": ("Contexts", "contexts"),
+    "analyses.correlations": ("Correlations", "correlations"),
     "analyses.probing.description_length": ("description_length",),
     "analyses.probing.erasure": ("erase",),
     "analyses.probing.probe": ("Probing", "probe"),
@@ -77,6 +88,8 @@ _HOMES = {
     "analyses.probing.unit_scores": ("unit_scores",),
     "analyses.probing.untrained": ("untrained",),
     "analyses.saturation": ("Saturation", "saturation"),
+    "analyses.selection.match": ("match",),
+    "analyses.selection.select": ("select",),
     "analyses.timescale": ("Timescale", "timescale"),
     "analyses.unit_text": ("unit_text",),
     "errors": ("CertificateError", "InputError", "LstmExplainError", "OutputError", "RecordingError", "WeightsError"),

@@ -1,10 +1,11 @@
-"""Sums that merge: the only state that a streaming analysis has.
+"""Sums that merge, and firsts: the only state that a streaming analysis has.
 
 Integer counts and float64 sums, never means, so that any split into whole sequences, in any order, gives the same counts
-exactly and the same sums to rounding.
+exactly and the same sums to rounding; and the first entries in a total order, which are the same ones exactly.
 """
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lstm_explain.errors import InputError
 from lstm_explain.nn.kernels import native
 from lstm_explain.nn.kernels.native import Tally
 
@@ -141,6 +143,164 @@ class Gram:
         size = len(self.x)
         self.n, self.y, self.yy = self.n + n, self.y + y, self.yy + yy
         self.x, self.xy, self.xx = self.x + _grown(x, size), self.xy + _grown(xy, size), self.xx + _grown(xx, size)
+
+
+class Moments:
+    """Sums of units and of their products, for covariances: of the units as they are, and moved against each other in circles.
+
+    Sums are taken about a reference, the first sequence's mean, and brought to one when streams merge: of a unit that moves by 1e-6
+    around 50 they would otherwise keep nothing.
+
+    Parameters
+    ----------
+    shifts : int
+        How often units are moved in a circle within each sequence: what is left between them then is chance, and the sums of units
+        stay what they are.
+    apart : bool
+        Whether each unit is moved by a share of the sequence's length of its own, drawn by `seed`. That is one set of units, as eigenvalues
+        need it, but of many units some stay together. If not, every unit is held against all others moved by one share, 1 to `shifts` parts
+        of 2 `shifts` + 1: with those moved back by as much, and none moved, all the places of a circle that are as far from each other.
+    seed : int
+
+    Attributes
+    ----------
+    n : int
+        Steps.
+    reference, sums, low, high : ndarray ``(unit,)``
+        What is taken off each unit, what is left in all, and the smallest and largest value.
+    products : ndarray ``(1 + shifts, unit, unit)``
+        Of the units as they are, and for each shift, where columns are what was moved.
+    """
+
+    def __init__(self, shifts: int = 0, *, apart: bool = False, seed: int = 0) -> None:
+        self.n, self._made = 0, (shifts, apart, seed)
+        self.reference = self.sums = self.low = self.high = np.zeros(0)
+        self.products = np.zeros((1 + shifts, 0, 0))
+
+    def update(self, steps: NDArray[np.float64]) -> None:
+        """Add the steps of one sequence ``(time, unit)``, all finite.
+
+        Raises
+        ------
+        InputError
+            If there are other units than before.
+        """
+        if not len(steps):
+            return
+        if not self.n:
+            self._begin(steps.mean(0))
+        self._same(steps.shape[1])
+        about = np.ascontiguousarray((steps - self.reference).T)
+        self.n += len(steps)
+        self.sums = self.sums + about.sum(1)
+        self.low, self.high = np.minimum(self.low, steps.min(0)), np.maximum(self.high, steps.max(0))
+        self.products[0] += about @ about.T
+        shifts, apart, _ = self._made
+        for at, products in enumerate(self.products[1:]):
+            if apart:
+                moved = in_circle(about, (self._shares[at] * len(steps)).astype(np.int64))
+            else:
+                # Rounded up: a short sequence, too, is moved.
+                moved = np.roll(about, (at + 1) * len(steps) // -(2 * shifts + 1), axis=1)
+            products += (moved if apart else about) @ moved.T
+
+    def merge(self, other: Self) -> None:
+        """Add another's sums; it must have been made with the same shifts and seed."""
+        if self._made != other._made:
+            raise InputError("needed streams with the same shifts and seed, got others")
+        if not other.n:
+            return
+        if not self.n:
+            self._begin(other.reference)
+        self._same(len(other.sums))
+        apart = other.reference - self.reference
+        cross = np.outer(apart, other.sums)
+        self.products += other.products + cross + cross.T + other.n * np.outer(apart, apart)
+        self.sums = self.sums + other.sums + other.n * apart
+        self.low, self.high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        self.n += other.n
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Each unit's mean."""
+        return self.reference + self.sums / self.n
+
+    @property
+    def covariance(self) -> NDArray[np.float64]:
+        """Covariances ``(1 + shifts, unit, unit)``, over n steps."""
+        mean = self.sums / self.n
+        return self.products / self.n - np.outer(mean, mean)
+
+    @property
+    def constant(self) -> NDArray[np.bool_]:
+        """Which units never changed, exactly."""
+        return np.asarray(self.low == self.high)
+
+    def _begin(self, reference: NDArray[np.float64]) -> None:
+        units = len(reference)
+        self.reference, self.sums = reference.copy(), np.zeros(units)
+        self.low, self.high = np.full(units, np.inf), np.full(units, -np.inf)
+        shifts, _, seed = self._made
+        self.products = np.zeros((1 + shifts, units, units))
+        self._shares = np.random.default_rng(seed).random((shifts, units))
+
+    def _same(self, units: int) -> None:
+        if units != len(self.sums):
+            raise InputError(f"needed {len(self.sums)} units as before, got {units}")
+
+
+def finite_steps(signal: Tensor, valid: Tensor, what: str) -> NDArray[np.float64]:
+    """One sequence ``(time, unit)`` at the steps that are valid, ``(time,)``, in float64.
+
+    Raises
+    ------
+    InputError
+        If a value isn't finite; `what` names the signal.
+    """
+    steps: NDArray[np.float64] = signal[valid].cpu().double().numpy()
+    if not np.isfinite(steps).all():
+        raise InputError(f"needed finite values of {what}, got {int((~np.isfinite(steps)).sum())} NaN or infinite ones in a sequence")
+    return steps
+
+
+def in_circle(series: NDArray[Any], steps: NDArray[np.int64]) -> NDArray[Any]:
+    """Series ``(unit, time)``, each moved back in a circle by its own number of steps, below `time`."""
+    twice = np.concatenate([series, series], 1)
+    # Row by row, as pieces of memory: many times faster than by index.
+    return np.stack([row[at : at + series.shape[1]] for row, at in zip(twice, steps, strict=True)])
+
+
+class First:
+    """The first `count` entries of all that come, in the order of their keys.
+
+    No two keys are the same and any two can be compared, so that the order in which entries come, and how they are split over
+    streams that merge, changes nothing.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._keys: list[Any] = []
+        self._entries: list[Any] = []
+
+    def admits(self, key: Any) -> bool:
+        """Whether an entry with this key would be among the first so far."""
+        return len(self._keys) < self.count or key < self._keys[-1]
+
+    def add(self, key: Any, entry: Any) -> None:
+        """Take an entry in, if it is among the first."""
+        if self.admits(key):
+            at = bisect_left(self._keys, key)
+            self._keys.insert(at, key)
+            self._entries.insert(at, entry)
+            del self._keys[self.count :], self._entries[self.count :]
+
+    def merge(self, other: Self) -> None:
+        """Take in all that another has."""
+        for key, entry in zip(other._keys, other._entries, strict=True):
+            self.add(key, entry)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._entries)
 
 
 def _grown(array: NDArray[np.float64], size: int) -> NDArray[np.float64]:

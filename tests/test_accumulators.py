@@ -11,7 +11,8 @@ from scipy.sparse import csr_array
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
-from lstm_explain.accumulators import Gram, Sums, count, tally, total
+from lstm_explain.accumulators import First, Gram, Moments, Sums, count, finite_steps, in_circle, tally, total
+from lstm_explain.errors import InputError
 from lstm_explain.nn.kernels import native
 
 
@@ -230,3 +231,72 @@ def test_merging_leaves_the_other_gram_as_it_is():
     one.merge(other)
     one.update(rng.normal(size=(9, 4)), rng.normal(size=9))
     assert (other.xx == before[0]).all() and (other.x == before[1]).all() and other.n == 9
+
+
+@given(st.lists(st.integers(0, 50), unique=True), st.integers(1, 9), st.randoms())
+def test_the_first_are_the_same_in_any_order_and_split(keys, count, random):
+    streams = [First(count) for _ in range(3)]
+    for key in keys:
+        random.choice(streams).add((key, "key"), str(key))
+    one, two, three = random.sample(streams, 3)
+    two.merge(three)
+    one.merge(two)
+    assert list(one) == [str(key) for key in sorted(keys)[:count]]
+    assert one.admits((-1, "key")) and one.admits((99, "key")) == (len(keys) < count)
+
+
+def test_a_circle_goes_round():
+    series = np.arange(12).reshape(2, 6)
+    assert in_circle(series, np.array([0, 3])).tolist() == [[0, 1, 2, 3, 4, 5], [9, 10, 11, 6, 7, 8]]
+    assert in_circle(series, np.array([5, 1])).tolist() == [[5, 0, 1, 2, 3, 4], [7, 8, 9, 10, 11, 6]]
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_moments_are_numpys_about_any_reference(apart):
+    rng = np.random.default_rng(0)
+    sequences = [rng.normal(size=(n, 4)) + 100 for n in (9, 1, 30, 14)]
+    whole, one, other = (Moments(3, apart=apart, seed=1) for _ in range(3))
+    for at, steps in enumerate(sequences):
+        whole.update(steps)
+        (one if at % 2 else other).update(steps)
+    one.merge(Moments(3, apart=apart, seed=1))
+    one.merge(other)
+    everything = np.concatenate(sequences)
+    for found in (whole, one):
+        np.testing.assert_allclose(found.mean, everything.mean(0), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(found.covariance[0], np.cov(everything.T, bias=True), rtol=0, atol=1e-12)
+        assert found.n == 54 and (found.low == everything.min(0)).all() and (found.high == everything.max(0)).all()
+        # What was moved has the same sums, and by itself the same variance.
+        if apart:
+            np.testing.assert_allclose(np.diagonal(found.covariance, 0, 1, 2), np.tile(everything.var(0), (4, 1)), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(one.covariance, whole.covariance, rtol=0, atol=1e-12)
+    assert not np.allclose(whole.covariance[1], whole.covariance[2])
+    empty = Moments()
+    empty.update(np.zeros((0, 4)))
+    assert empty.n == 0
+
+
+def test_moments_know_what_never_changed():
+    moments = Moments()
+    for value in (0.1, 0.1):
+        moments.update(np.array([[value, 1.0], [0.1, 2.0]]))
+    assert moments.constant.tolist() == [True, False]
+
+
+def test_what_does_not_go_together_is_refused():
+    one, other = Moments(), Moments()
+    one.update(np.ones((2, 3)))
+    other.update(np.ones((2, 4)))
+    for call, message in [
+        (lambda: one.update(np.ones((2, 4))), "needed 3 units as before, got 4"),
+        (lambda: one.merge(other), "needed 3 units as before, got 4"),
+        (lambda: one.merge(Moments(1)), "needed streams with the same shifts and seed"),
+        (lambda: one.merge(Moments(seed=1)), "needed streams with the same shifts and seed"),
+        (
+            lambda: finite_steps(torch.tensor([[1.0], [math.nan]]), torch.tensor([True, True]), "l0 f"),
+            "needed finite values of l0 f, got 1",
+        ),
+    ]:
+        with pytest.raises(InputError, match=message):
+            call()
+    assert finite_steps(torch.tensor([[1.0], [math.nan]]), torch.tensor([True, False]), "l0 f").tolist() == [[1.0]]

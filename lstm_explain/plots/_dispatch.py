@@ -37,7 +37,8 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
     result
         What an analysis returned: `lx.saturation`, `lx.timescale`, `lx.unit_text`, `lx.attribute`, `lx.gate_attribution`,
         `lx.attribution_matrix`, `lx.contextual_decomposition`, `lx.faithfulness`, `lx.compare_attributions`, `lx.probe`, `lx.unit_scores`,
-        `lx.sparse_probe`, `lx.description_length`, `lx.erase`, `lx.compare_runs`, `lx.ablation`, `lx.verify`.
+        `lx.sparse_probe`, `lx.description_length`, `lx.erase`, `lx.compare_runs`, `lx.ablation`, `lx.verify`, `lx.contexts`,
+        `lx.correlations`, `lx.components`, `lx.select`, `lx.match`.
     ax : matplotlib Axes, optional
         Where to draw; new ones from pyplot if left out, so that a notebook shows them.
     title : str, optional
@@ -67,6 +68,11 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
                      ``comprehensiveness``, ``randomisation``
         comparison   ``rows``, ``matrix``                       example, tokens, start, agreement
         verification ``legs``, ``used``, ``suffices``           claim
+        contexts     ``top``, ``bottom``, ``average``           layer, unit, columns, feature
+        correlations (one)
+        components   ``variance``, ``paths``                    layer, paths, sequences, most
+        selection    (one)                                      tokens
+        matches      (one)                                      tokens, count, columns
         ============ ========================================== ================================================
 
         With ``tokens=`` the default for an attribution and a contextual decomposition is ``text``, and ``groups`` where an attribution has

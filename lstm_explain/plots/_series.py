@@ -15,18 +15,29 @@ _HEIGHT = 0.8
 
 
 def draw_series(
-    ax: Axes, series: NDArray[np.float64], values: NDArray[np.float64], *, names: Sequence[str], start: int, norm: Normalize, label: str
+    ax: Axes,
+    series: NDArray[np.float64],
+    values: NDArray[np.float64],
+    *,
+    names: Sequence[str],
+    start: int,
+    norm: Normalize,
+    label: str,
+    cmap: str | None = SIGNED,
 ) -> None:
-    """Draw lines ``(time, feature)`` on the colours of `values`, from step `start`; several each in a row and on a scale of its own."""
+    """Draw lines ``(time, feature)`` on the colours of `values`, from step `start`; several each in a row and on a scale of its own.
+
+    Where a line is NaN there is none.
+    """
     alone = len(names) == 1
     marks = []
     for row, (name, line, own) in enumerate(zip(names, series.T, values.T, strict=True)):
-        low, high = float(line.min()) + 0.0, float(line.max()) + 0.0
+        low, high = float(np.nanmin(line)) + 0.0, float(np.nanmax(line)) + 0.0
         span = high - low
         # A line that doesn't move has no scale: it runs through the middle of its row.
         height = line if alone else row - _HEIGHT * ((line - low) / span - 0.5 if span else np.zeros_like(line))
         # A wide band has the colour, and a thin line on it the signal, which would vanish where the attribution is zero and white.
-        band = LineCollection(list(_around(height, start)), cmap=SIGNED, norm=norm, linewidths=6, capstyle="butt", joinstyle="round")
+        band = LineCollection(list(_around(height, start)), cmap=cmap, norm=norm, linewidths=6, capstyle="butt", joinstyle="round")
         band.set_array(own)
         ax.add_collection(band)
         ax.plot(np.arange(start, start + len(line)), height, color="0.15", linewidth=0.9, marker="." if len(line) == 1 else None)

@@ -124,6 +124,8 @@ class Notes(NamedTuple):
     valid: Tensor | NDArray[np.bool_] | Mapping[str, Tensor | NDArray[np.bool_]] | None = None
     labels: Mapping[str, Any] | None = None
     groups: Sequence[Any] | None = None
+    inputs: Any = None
+    names: Sequence[str | int] | None = None
 
 
 class Recording(Mapping[str, Trajectory]):
@@ -158,6 +160,8 @@ class Recording(Mapping[str, Trajectory]):
         valid: Tensor | NDArray[np.bool_] | Mapping[str, Tensor | NDArray[np.bool_]] | None = None,
         labels: Mapping[str, Any] | None = None,
         groups: Sequence[Any] | None = None,
+        inputs: Any = None,
+        names: Sequence[str | int] | None = None,
     ) -> None:
         """Say of the calls to come what can't be seen; each time anew, what is left out isn't known.
 
@@ -169,6 +173,8 @@ class Recording(Mapping[str, Trajectory]):
             Which steps are real, where padding doesn't only come last; in place of `lengths`.
         labels, groups : optional
             For the analyses of ``into=`` that need them: as in `Probing.update`.
+        inputs, names : optional
+            What each step reads, and what each sequence is called: as in `Contexts.update`.
 
         Raises
         ------
@@ -177,7 +183,7 @@ class Recording(Mapping[str, Trajectory]):
         """
         if lengths is not None and valid is not None:
             raise InputError("needed lengths or valid, got both")
-        self.notes = Notes(lengths, valid, labels, groups)
+        self.notes = Notes(lengths, valid, labels, groups, inputs, names)
 
     def reorder(self, index: Tensor | Sequence[int]) -> None:
         """Put the sequences of the latest calls back in order, for those who sort a batch by hand.

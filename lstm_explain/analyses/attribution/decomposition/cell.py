@@ -28,6 +28,8 @@ from lstm_explain.trajectory import Trajectory
 METHOD = "cell_decomposition"
 _LINEAR = {torch.float64: 1e-9, torch.float32: 1e-4}
 """How far a read-out may be from a linear one, as a share of what it reads; at lower precision than these, 2e-2."""
+_VALUES = 1 << 16
+"""How many values of a state are summed up at once: what is made on the way then stays where it is near."""
 
 
 @contextmanager
@@ -212,28 +214,41 @@ def _credit(one: Trajectory, state: str, step: Tensor, weights: Tensor) -> tuple
         nothing = torch.zeros(one.valid.shape, dtype=torch.float64, device=step.device)
         return nothing, nothing[:, 0]
 
-    def read(sums: Tensor) -> Tensor:
-        """Of states ``(batch, any, unit)``."""
-        return ((sums.tanh() if squashed else sums) @ weights.unsqueeze(2)).squeeze(2).double()
+    def read(sums: Tensor, rows: slice) -> Tensor:
+        """Of states ``(some, any, unit)``."""
+        return ((sums.tanh() if squashed else sums) @ weights[rows].unsqueeze(2)).squeeze(2).double()
 
-    # Backwards from what was read: what is kept of a step is the product of the gates of all that came after it.
-    keep, new = (signal.unbind(1) for signal in _changes(one, step))
-    sums, kept = [total], torch.ones_like(total)
-    for t in range(len(keep)) if one.reverse else reversed(range(len(keep))):
-        sums.append(torch.addcmul(sums[-1], new[t], kept, value=-1))
-        kept = kept * keep[t]
-    shares = -read(torch.stack(sums, 1)).diff(dim=1)
-    start = read((one.initial[one.memory].to(total) * kept).unsqueeze(1))
-    return shares if one.reverse else shares.flip(1), start.flatten()
+    found = []
+    for rows in _some(len(step), one.valid.shape[1] * total.shape[1]):
+        # Backwards from what was read: what is kept of a step is the product of the gates of all that came after it. A product that has
+        # come to zero stays there, so nothing is ever divided by one.
+        keep, new = ((signal if one.reverse else signal.flip(1)).contiguous() for signal in _changes(one, step, rows))
+        kept, end = keep.cumprod(1), total[rows].unsqueeze(1)
+        new[:, 1:] *= kept[:, :-1]
+        sums = torch.cat([end, end - new.cumsum(1)], 1)
+        start = one.initial[one.memory][rows].to(total).unsqueeze(1) * kept[:, -1:]
+        found.append((-read(sums, rows).diff(dim=1), read(start, rows).flatten()))
+    shares, starts = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return shares if one.reverse else shares.flip(1), starts
 
 
-def _changes(one: Trajectory, step: Tensor) -> tuple[Tensor, Tensor]:
-    """What each step keeps of the state and what it adds to it, each ``(batch, time, unit)``, up to the one that is read."""
+def _some(count: int, values: int) -> Iterator[slice]:
+    """Some examples at a time, of so many values each."""
+    at_once = max(1, _VALUES // values)
+    return (slice(at, at + at_once) for at in range(0, count, at_once))
+
+
+def _changes(one: Trajectory, step: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+    """What each step keeps of the state and what it adds to it, each ``(some, time, unit)``, up to the one that is read.
+
+    What is added is new, and may be written into.
+    """
     if one.kind == "gru":
-        keep, new = one.update_gate, (1 - one.update_gate) * one.candidate
+        keep = one.update_gate[rows]
+        new = (1 - keep) * one.candidate[rows]
     else:
-        keep, new = one.forget_gate, one.input_gate * one.cell_candidate
-    at, first, step = torch.arange(keep.shape[1], device=step.device), one.first_step.unsqueeze(1), step.unsqueeze(1)
+        keep, new = one.forget_gate[rows], one.input_gate[rows] * one.cell_candidate[rows]
+    at, first, step = torch.arange(keep.shape[1], device=step.device), one.first_step[rows].unsqueeze(1), step[rows].unsqueeze(1)
     apart = (at > first) | (at < step) if one.reverse else (at > step).expand(len(keep), -1)
     if not bool(apart.any()):
         return keep, new

@@ -24,7 +24,8 @@ LOOSEST = 2e-2
 def evaluated(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, gradients on, and no cuDNN, whose recurrent layers have no backward pass in that mode; all put back after."""
     modes = {module: module.training for module in model.modules()}
-    model.eval()
+    if any(modes.values()):
+        model.eval()
     cudnn = torch.backends.cudnn.enabled
     try:
         torch.backends.cudnn.enabled = False
@@ -33,7 +34,8 @@ def evaluated(model: nn.Module) -> Iterator[None]:
     finally:
         torch.backends.cudnn.enabled = cudnn
         for module, training in modes.items():
-            module.training = training
+            if module.training != training:
+                module.training = training
 
 
 def _embedding(model: nn.Module, path: str | None) -> tuple[str, nn.Embedding]:

@@ -113,9 +113,9 @@ class _Top:
         def forward(*args: Any, **kwargs: Any) -> Any:
             input, _ = input_and_state(original, args, kwargs)
             _, layout = lay_out(input, input_size=module.input_size, batch_first=module.batch_first, dtype=None)
-            rows = layout.rows_of(hidden[:, : len(layout.sizes)])
+            output = layout.as_output(hidden[:, : len(layout.sizes)])
             states = [state.squeeze(1) if layout.unbatched else state for state in last]
-            return layout.output(rows), tuple(states) if len(states) == 2 else states[0]
+            return output, tuple(states) if len(states) == 2 else states[0]
 
         with replaced(module, forward):
             yield
@@ -180,7 +180,7 @@ def _of_some(posed: Posed, top: _Top, some: slice) -> tuple[list[list[_Read]], T
 def _hidden(one: Trajectory, some: slice, weights: Tensor | None, ends: Tensor, of_end: Tensor | None) -> _Read:
     """What is read of the hidden states ``(batch, time, unit)``, among them the last, which the layer gives apart as well."""
     every = torch.arange(len(ends), device=ends.device)
-    at = torch.zeros_like(one.valid[some]) if weights is None else weights.any(2)
+    at = torch.zeros_like(one.valid[some]) if weights is None else weights.abs().amax(2) != 0
     if of_end is not None:
         at[every, ends] |= of_end.any(1)
     if (most := int(at.sum(1).max())) > 1:

@@ -107,21 +107,27 @@ def forward(
         gates = x @ W_x.T
     else:
         gates = torch.addmm(b_x + b_h, x, W_x.T)
-    cell = gates.new_empty(rows, H)
-    hidden = gates.new_empty(rows, P)
-    state = torch.cat([h0, c0], dim=1)
-    for at, n in steps_of(sizes, reverse):
-        z, c, h, s = gates[at], cell[at], hidden[at], state[:n]
-        c_seen = s[:, P:]
-        z.addmm_(s[:, :K], W_rec)
+    states, initial = gates.new_empty(rows, P + H), torch.cat([h0, c0], dim=1)
+    peeping = gates.view(rows, 4, H)[:, : 0 if p_c is None else len(p_c)]
+    # Views of every step at once: one at a time they cost as much as the arithmetic of a small layer.
+    parts = gates, gates[:, : 2 * H], *gates.split(H, dim=1), peeping, states, states[:, :P], states[:, P:]
+    steps = list(zip(*(part.split(list(sizes)) for part in parts), strict=True))
+    seen, ended = initial[: sizes[-1] if reverse else sizes[0]], list[Tensor]()
+    for z, i_f, i, f, g, o, z_p, now, h, c in reversed(steps) if reverse else steps:
+        if (n := len(z)) < len(seen):
+            ended.append(seen[n:])
+            seen = seen[:n]
+        elif n > len(seen):  # read backwards, shorter sequences begin later
+            seen = torch.cat([seen, initial[len(seen) : n]])
+        c_seen = seen[:, P:]
+        z.addmm_(seen[:, :K], W_rec)
         if p_c is not None:
-            z.view(n, 4, H)[:, : len(p_c)].addcmul_(c_seen.unsqueeze(1), p_c)
+            z_p.addcmul_(c_seen.unsqueeze(1), p_c)
         elif W_ci_cf is not None:
-            z[:, : 2 * H].addmm_(c_seen, W_ci_cf)
-        i_f = z[:, : 2 * H].sigmoid_()
-        g = z[:, 2 * H : 3 * H].tanh_()
-        o = z[:, 3 * H :]
-        torch.mul(i_f[:, H:], c_seen, out=c).addcmul_(i_f[:, :H], g)
+            i_f.addmm_(c_seen, W_ci_cf)
+        i_f.sigmoid_()
+        g.tanh_()
+        torch.mul(f, c_seen, out=c).addcmul_(i, g)
         if W_co is not None:
             if form.peephole == "full":
                 o.addmm_(c, W_co.T)
@@ -132,10 +138,11 @@ def forward(
             torch.tanh(c, out=h).mul_(o)
         else:
             torch.mm(torch.tanh(c).mul_(o), W_r.T, out=h)
-        s[:, :P] = h
-        c_seen.copy_(c)
+        seen = now
+    last = torch.cat([seen, *reversed(ended)])
+    hidden, cell = (part.contiguous() for part in states.split([P, H], dim=1))
     saved = Saved(gates.view(rows, 4, H), cell, hidden[:0] if isinstance(x, Lines) else hidden.clone()) if keep else None
-    return Computed(hidden, state[:, :P].clone(), state[:, P:].clone(), saved)
+    return Computed(hidden, last[:, :P].clone(), last[:, P:].clone(), saved)
 
 
 def backward(
@@ -185,30 +192,35 @@ def backward(
         d_state[:, :P] = grad_last_h
     if grad_last_c is not None:
         d_state[:, P:] = grad_last_c
-    for at, n in reversed(list(steps_of(sizes, reverse))):
-        d_h, d_c = d_state[:n, :P], d_state[:n, P:]
-        if grad_hidden is not None:
-            d_h += grad_hidden[at]
-        if d_h_rows is None or W_r is None:
-            d_m = d_h
-        else:
-            d_h_rows[at] = d_h
-            d_m = d_h @ W_r
-        z = d_z[at]
-        z[:, 3].mul_(d_m)
-        d_c.addcmul_(d_m, m_by_c[at])
-        if W_co is not None:
-            d_c += z[:, 3] @ W_co if form.peephole == "full" else z[:, 3] * W_co
-        z[:, :3].mul_(d_c.unsqueeze(1))
-        d_c.mul_(f[at])
-        if p_c is not None:
-            d_c += (z[:, : len(p_c)] * p_c).sum(1)
-        elif W_ci_cf is not None:
-            d_c.addmm_(z[:, :2].reshape(n, 2 * H), W_ci_cf)
-        d_h.zero_()
-        d_state[:n, :K].addmm_(z.view(n, 4 * H), W_rec)
-
     flat = d_z.view(rows, 4 * H)
+    peeping = d_z[:, : 0 if p_c is None else len(p_c)]
+    parts = [part.split(list(sizes)) for part in (flat, d_z[:, 3], d_z[:, :3], flat[:, : 2 * H], peeping, f, m_by_c)]
+    parts += [[None] * len(sizes) if part is None else part.split(list(sizes)) for part in (grad_hidden, d_h_rows)]
+    steps, n = list(zip(*parts, strict=True)), -1
+    for z, z_o, z_ifg, z_if, z_p, f_now, slope, d_out, d_h_row in steps if reverse else reversed(steps):
+        if n != len(z):
+            n = len(z)
+            d_h, d_c, d_seen = d_state[:n, :P], d_state[:n, P:], d_state[:n, :K]
+            d_c_wide = d_c.unsqueeze(1)
+        if d_out is not None:
+            d_h += d_out
+        d_m = d_h
+        if d_h_row is not None and W_r is not None:
+            d_h_row.copy_(d_h)
+            d_m = d_h @ W_r
+        z_o.mul_(d_m)
+        d_c.addcmul_(d_m, slope)
+        if W_co is not None:
+            d_c += z_o @ W_co if form.peephole == "full" else z_o * W_co
+        z_ifg.mul_(d_c_wide)
+        d_c.mul_(f_now)
+        if p_c is not None:
+            d_c += (z_p * p_c).sum(1)
+        elif W_ci_cf is not None:
+            d_c.addmm_(z_if, W_ci_cf)
+        d_h.zero_()
+        d_seen.addmm_(z, W_rec)
+
     need_x, _, _, need_W_x, need_W_h, need_b_x, need_b_h, need_W_c, need_W_r = needs
     d_W_rec = None
     if need_W_h or (need_W_c and K > P):

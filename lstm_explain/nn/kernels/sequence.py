@@ -107,20 +107,23 @@ def forward(
         gates = x @ W_x.T
     else:
         gates = torch.addmm(b_x + b_h, x, W_x.T)
-    states, initial = gates.new_empty(rows, P + H), torch.cat([h0, c0], dim=1)
+    states = gates.new_empty(rows, P + H)
     peeping = gates.view(rows, 4, H)[:, : 0 if p_c is None else len(p_c)]
     # Views of every step at once: one at a time they cost as much as the arithmetic of a small layer.
-    parts = gates, gates[:, : 2 * H], *gates.split(H, dim=1), peeping, states, states[:, :P], states[:, P:]
-    steps = list(zip(*(part.split(list(sizes)) for part in parts), strict=True))
-    seen, ended = initial[: sizes[-1] if reverse else sizes[0]], list[Tensor]()
-    for z, i_f, i, f, g, o, z_p, now, h, c in reversed(steps) if reverse else steps:
-        if (n := len(z)) < len(seen):
-            ended.append(seen[n:])
-            seen = seen[:n]
-        elif n > len(seen):  # read backwards, shorter sequences begin later
-            seen = torch.cat([seen, initial[len(seen) : n]])
-        c_seen = seen[:, P:]
-        z.addmm_(seen[:, :K], W_rec)
+    parts = gates, gates[:, : 2 * H], *gates.split(H, dim=1), peeping, states[:, :K], states[:, :P], states[:, P:]
+    steps = list(zip(sizes, *(part.split(list(sizes)) for part in parts), strict=True))
+    size = sizes[-1] if reverse else sizes[0]
+    h_seen, c_seen, ended = h0[:size], c0[:size], list[tuple[Tensor, Tensor]]()
+    seen = torch.cat([h_seen, c_seen], dim=1)[:, :K]
+    for n, z, i_f, i, f, g, o, z_p, now, h, c in reversed(steps) if reverse else steps:
+        if n < size:
+            ended.append((h_seen[n:], c_seen[n:]))
+            seen, h_seen, c_seen = seen[:n], h_seen[:n], c_seen[:n]
+        elif n > size:  # read backwards, shorter sequences begin later
+            h_seen, c_seen = torch.cat([h_seen, h0[size:n]]), torch.cat([c_seen, c0[size:n]])
+            seen = torch.cat([h_seen, c_seen], dim=1)[:, :K]
+        size = n
+        z.addmm_(seen, W_rec)
         if p_c is not None:
             z_p.addcmul_(c_seen.unsqueeze(1), p_c)
         elif W_ci_cf is not None:
@@ -138,11 +141,11 @@ def forward(
             torch.tanh(c, out=h).mul_(o)
         else:
             torch.mm(torch.tanh(c).mul_(o), W_r.T, out=h)
-        seen = now
-    last = torch.cat([seen, *reversed(ended)])
+        seen, h_seen, c_seen = now, h, c
+    last_h, last_c = (torch.cat(parts) for parts in zip((h_seen, c_seen), *reversed(ended), strict=True))
     hidden, cell = (part.contiguous() for part in states.split([P, H], dim=1))
     saved = Saved(gates.view(rows, 4, H), cell, hidden[:0] if isinstance(x, Lines) else hidden.clone()) if keep else None
-    return Computed(hidden, last[:, :P].clone(), last[:, P:].clone(), saved)
+    return Computed(hidden, last_h, last_c, saved)
 
 
 def backward(

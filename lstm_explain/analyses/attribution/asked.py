@@ -100,15 +100,42 @@ def check_independent(copies: Tensor, together: Tensor, dtype: torch.dtype) -> N
         )
 
 
-def first_gradient(explained: Explained, points: Tensor) -> Tensor:
-    """The gradient of the first example, which shows that there is one."""
+NO_GRADIENT = "needed a gradient from the output to the inputs, got none: something on the way detaches; occlusion needs none"
+
+
+def first_gradient(explained: Explained, points: Tensor) -> Callable[[], Tensor]:
+    """That a gradient leads from the first example's number to its input; what it is, when somebody asks, by the pass that has shown it.
+
+    Raises
+    ------
+    InputError
+        If none does.
+    """
     # Through a copy, so that a model that writes into its input meets no leaf.
     leaf = points[:1].detach().clone().requires_grad_()
     result = explained(leaf.clone(), torch.zeros(1, dtype=torch.int64, device=points.device))
-    gradient = torch.autograd.grad(result.sum(), leaf, allow_unused=True)[0] if result.requires_grad else None
-    if gradient is None:
-        raise InputError("needed a gradient from the output to the inputs, got none: something on the way detaches; occlusion needs none")
-    return gradient
+    if not _leads(result, leaf):
+        raise InputError(NO_GRADIENT)
+
+    def found() -> Tensor:
+        gradient = torch.autograd.grad(result.sum(), leaf, allow_unused=True, retain_graph=True)[0]
+        if gradient is None:
+            raise InputError(NO_GRADIENT)
+        return gradient
+
+    return found
+
+
+def _leads(result: Tensor, leaf: Tensor) -> bool:
+    """Whether autograd's graph leads from a result to a leaf: a look at it is less than a backward pass."""
+    ahead, seen = [result.grad_fn], set[Any]()
+    while ahead:
+        if (node := ahead.pop()) is not None and node not in seen:
+            if getattr(node, "variable", None) is leaf:
+                return True
+            seen.add(node)
+            ahead += [below for below, _ in node.next_functions]
+    return False
 
 
 def output_shape(

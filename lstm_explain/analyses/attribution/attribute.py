@@ -250,8 +250,8 @@ def attribute(
         at_input = numbers(explained, points, rows_at_once, "")
         beside = copies(explained, points, time) if beside is None else beside
         check_independent(beside, at_input, points.dtype)
-        gradient = None if method in BY_GROUP else first_gradient(explained, points)
         elsewhere = " at the baseline: choose another with baselines="
+        gradient = None if method in BY_GROUP else first_gradient(explained, points)
         at_baseline = None
         if sample is not None:
             drawn = [numbers(explained, torch.where(valid, one, points), rows_at_once, elsewhere).double() for one in sample]

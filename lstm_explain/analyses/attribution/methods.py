@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lstm_explain.analyses.attribution.asked import NO_GRADIENT
 from lstm_explain.analyses.attribution.coalitions import kernel_shap, shapley, shapley_value_sampling
 from lstm_explain.analyses.attribution.gradient_shap import gradient_shap
 from lstm_explain.analyses.attribution.linear_path import LinearPath
@@ -19,6 +20,8 @@ from lstm_explain.analyses.attribution.replacing import feature_ablation, featur
 from lstm_explain.errors import InputError
 from lstm_explain.recording.own_kernels import own_kernels
 
+_DETACHED = ("does not require grad", "appears to not have been used in the graph")
+"""What autograd says where nothing leads from an output to the inputs."""
 FEWEST_NODES = 8
 FEWEST_FUSED = 16
 """With fewer nodes it takes as long to look for what is linear in the path as is saved by it."""
@@ -54,7 +57,7 @@ class Problem:
     baseline_sample: Tensor | None = None
     n_samples: int | None = None
     seed: int = 0
-    first_gradient: Tensor | None = None
+    first_gradient: Callable[[], Tensor] | None = None
     """The gradient of the first example at its input, by the model as it is; None where points aren't what the model reads."""
 
     @property
@@ -108,9 +111,20 @@ class Problem:
         return torch.where(size > 0, self.partition.sums(torch.cat(parts)) / size.clamp(min=1), 0.0)
 
     def gradient(self, points: Tensor, rows: Tensor) -> Tensor:
-        """The gradient of each number at its point, by Captum."""
+        """The gradient of each number at its point, by Captum.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
         wanted = points.detach().clone().requires_grad_()
-        gradient: Tensor = captum().Saliency(self.explained).attribute(wanted, abs=False, additional_forward_args=(rows,))
+        try:
+            gradient: Tensor = captum().Saliency(self.explained).attribute(wanted, abs=False, additional_forward_args=(rows,))
+        except RuntimeError as error:
+            if not any(said in str(error) for said in _DETACHED):
+                raise
+            raise InputError(NO_GRADIENT) from error
         return gradient.detach()
 
     def gradients(self) -> Tensor:

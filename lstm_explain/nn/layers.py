@@ -149,9 +149,7 @@ def run_rows(
             own, by = weights(module, names[at]), run_sequence if layer else lowest
             now = by(rows, h_0[at], c_0[at], own, form, layout.sizes, reverse, keep=keep)
             if keep and now.saved is not None:
-                runs.append(
-                    LayerRun(names[at], own, reverse, layout.sizes, rows, h_0[at], c_0[at], now.saved, now.last_h, now.last_c)
-                )
+                runs.append(LayerRun(names[at], own, reverse, layout.sizes, rows, h_0[at], c_0[at], now.saved, now.last_h, now.last_c))
             tops.append(now.hidden)
             last.append((now.last_h, now.last_c))
         rows = torch.cat(tops, dim=1) if directions == 2 else tops[0]

@@ -4,11 +4,13 @@ import difflib
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lstm_explain.analyses.attribution.asked import NO_GRADIENT
@@ -204,8 +206,15 @@ def _named(layers: Iterable[str]) -> str:
 
 def _nodes(nodes: int, path: Tensor) -> tuple[Tensor, Tensor]:
     """Gauss-Legendre between 0 and 1: places and weights, in float64."""
-    places, weights = (torch.as_tensor(part / 2, device=path.device) for part in np.polynomial.legendre.leggauss(nodes))
+    places, weights = (torch.as_tensor(part / 2, device=path.device) for part in _legendre(nodes))
     return places + 0.5, weights
+
+
+@lru_cache
+def _legendre(nodes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Between -1 and 1; to find them costs as much as a forward pass of a small model."""
+    places, weights = np.polynomial.legendre.leggauss(nodes)
+    return places, weights
 
 
 def mean_gradient(problem: Problem, path: Tensor, rows: Tensor, nodes: int) -> Tensor:

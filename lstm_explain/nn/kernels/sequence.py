@@ -7,7 +7,7 @@ default form are one; and the weight gradients are one product each, after the l
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -82,6 +82,11 @@ def before(after: Tensor, initial: Tensor, sizes: Sequence[int], reverse: bool) 
     return torch.cat([part for step in (reversed(parts) if reverse else parts) for part in step])
 
 
+def _by_step(rows: Tensor | None, sizes: Sequence[int]) -> Sequence[Any]:
+    """Views of every step at once: one at a time they cost as much as the arithmetic of a small layer. None of none."""
+    return [None] * len(sizes) if rows is None else rows.split(list(sizes))
+
+
 def _recurrent(weights: Weights, form: Form) -> Tensor:
     """The matrix that meets [h, c] at each step: ``(4*hidden, state + hidden)`` when all four gates see c_{t-1} in full."""
     if form == Form("full", "previous") and weights.weight_ch is not None:
@@ -108,10 +113,9 @@ def forward(
     else:
         gates = torch.addmm(b_x + b_h, x, W_x.T)
     states = gates.new_empty(rows, P + H)
-    peeping = gates.view(rows, 4, H)[:, : 0 if p_c is None else len(p_c)]
-    # Views of every step at once: one at a time they cost as much as the arithmetic of a small layer.
+    peeping = None if p_c is None else gates.view(rows, 4, H)[:, : len(p_c)]
     parts = gates, gates[:, : 2 * H], *gates.split(H, dim=1), peeping, states[:, :K], states[:, :P], states[:, P:]
-    steps = list(zip(sizes, *(part.split(list(sizes)) for part in parts), strict=True))
+    steps = list(zip(sizes, *(_by_step(part, sizes) for part in parts), strict=True))
     size = sizes[-1] if reverse else sizes[0]
     h_seen, c_seen, ended = h0[:size], c0[:size], list[tuple[Tensor, Tensor]]()
     seen = torch.cat([h_seen, c_seen], dim=1)[:, :K]
@@ -124,13 +128,13 @@ def forward(
             seen = torch.cat([h_seen, c_seen], dim=1)[:, :K]
         size = n
         z.addmm_(seen, W_rec)
-        if p_c is not None:
+        if z_p is not None:
             z_p.addcmul_(c_seen.unsqueeze(1), p_c)
         elif W_ci_cf is not None:
             i_f.addmm_(c_seen, W_ci_cf)
         i_f.sigmoid_()
         g.tanh_()
-        torch.mul(f, c_seen, out=c).addcmul_(i, g)
+        c.copy_(c_seen).mul_(f).addcmul_(i, g)  # in place, which costs less than out=
         if W_co is not None:
             if form.peephole == "full":
                 o.addmm_(c, W_co.T)
@@ -138,7 +142,7 @@ def forward(
                 o.addcmul_(c, W_co)
         o.sigmoid_()
         if W_r is None:
-            torch.tanh(c, out=h).mul_(o)
+            h.copy_(c).tanh_().mul_(o)
         else:
             torch.mm(torch.tanh(c).mul_(o), W_r.T, out=h)
         seen, h_seen, c_seen = now, h, c
@@ -196,10 +200,10 @@ def backward(
     if grad_last_c is not None:
         d_state[:, P:] = grad_last_c
     flat = d_z.view(rows, 4 * H)
-    peeping = d_z[:, : 0 if p_c is None else len(p_c)]
-    parts = [part.split(list(sizes)) for part in (flat, d_z[:, 3], d_z[:, :3], flat[:, : 2 * H], peeping, f, m_by_c)]
-    parts += [[None] * len(sizes) if part is None else part.split(list(sizes)) for part in (grad_hidden, d_h_rows)]
-    steps, n = list(zip(*parts, strict=True)), -1
+    z_p_rows = None if p_c is None else d_z[:, : len(p_c)]
+    z_if_rows = None if W_ci_cf is None else flat[:, : 2 * H]
+    taken = flat, d_z[:, 3], d_z[:, :3], z_if_rows, z_p_rows, f, m_by_c, grad_hidden, d_h_rows
+    steps, n = list(zip(*(_by_step(rows_of, sizes) for rows_of in taken), strict=True)), -1
     for z, z_o, z_ifg, z_if, z_p, f_now, slope, d_out, d_h_row in steps if reverse else reversed(steps):
         if n != len(z):
             n = len(z)
@@ -217,9 +221,9 @@ def backward(
             d_c += z_o @ W_co if form.peephole == "full" else z_o * W_co
         z_ifg.mul_(d_c_wide)
         d_c.mul_(f_now)
-        if p_c is not None:
+        if z_p is not None:
             d_c += (z_p * p_c).sum(1)
-        elif W_ci_cf is not None:
+        elif W_ci_cf is not None and z_if is not None:
             d_c.addmm_(z_if, W_ci_cf)
         d_h.zero_()
         d_seen.addmm_(z, W_rec)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,11 @@ def numbers(explained: Callable[[Tensor, Tensor], Tensor], points: Tensor, rows_
     """The number to explain at one point for each example, without gradient; it must be finite."""
     rows = torch.arange(len(points), device=points.device)
     with torch.no_grad():
-        numbers = torch.cat([explained(points[part].clone(), part) for part in rows.split(rows_at_once)])
+        return finite(torch.cat([explained(points[part].clone(), part) for part in rows.split(rows_at_once)]), where)
+
+
+def finite(numbers: Tensor, where: str) -> Tensor:
+    """The numbers themselves, if they are."""
     bad = (~numbers.isfinite()).nonzero()
     if len(bad):
         example = int(bad[0])
@@ -103,7 +107,21 @@ def check_independent(copies: Tensor, together: Tensor, dtype: torch.dtype) -> N
 NO_GRADIENT = "needed a gradient from the output to the inputs, got none: something on the way detaches; occlusion needs none"
 
 
-def first_gradient(explained: Explained, points: Tensor) -> Callable[[], Tensor]:
+class Differentiable(NamedTuple):
+    """The first example's number ``(1,)``, on autograd's graph, and the point that it was made from."""
+
+    number: Tensor
+    point: Tensor
+
+
+def differentiable(explained: Explained, points: Tensor) -> Differentiable:
+    """A pass with gradients of the first example."""
+    # Through a copy, so that a model that writes into its input meets no leaf.
+    leaf = points[:1].detach().clone().requires_grad_()
+    return Differentiable(explained(leaf.clone(), torch.zeros(1, dtype=torch.int64, device=points.device)), leaf)
+
+
+def first_gradient(passed: Differentiable) -> Callable[[], Tensor]:
     """That a gradient leads from the first example's number to its input; what it is, when somebody asks, by the pass that has shown it.
 
     Raises
@@ -111,9 +129,7 @@ def first_gradient(explained: Explained, points: Tensor) -> Callable[[], Tensor]
     InputError
         If none does.
     """
-    # Through a copy, so that a model that writes into its input meets no leaf.
-    leaf = points[:1].detach().clone().requires_grad_()
-    result = explained(leaf.clone(), torch.zeros(1, dtype=torch.int64, device=points.device))
+    result, leaf = passed
     if not _leads(result, leaf):
         raise InputError(NO_GRADIENT)
 

@@ -130,9 +130,39 @@ def test_examples_one_after_the_other_are_as_all_at_once(monkeypatch):
     question = {"target": [(4, 1), (0, 4), (-1, 0)], "lengths": ENDS, "method": "cell_decomposition"}
     together = lx.attribute(layer, inputs, **question)
     monkeypatch.setattr(cell, "_VALUES", 1)
-    apart = lx.attribute(layer, inputs, **question)
+    apart = lx.attribute(layer, inputs, internal_batch_size=1, **question)
     close(apart.attributions, together.attributions)
     close(apart.elsewhere["initial_state"], together.elsewhere["initial_state"])
+
+
+class Asked(nn.Module):
+    """A layer that is asked in a layout of its own, and read with the other sign."""
+
+    def __init__(self, layer, ask):
+        super().__init__()
+        self.layer, self.ask = layer, ask
+
+    def forward(self, x):
+        return -self.ask(self.layer, x)
+
+
+@pytest.mark.parametrize(
+    ("count", "ask"),
+    [
+        (3, lambda layer, x: layer(x.transpose(0, 1))[0].transpose(0, 1)),
+        (1, lambda layer, x: torch.stack([layer(one)[0] for one in x])),
+    ],
+    ids=["time_first", "unbatched"],
+)
+def test_a_layer_may_be_asked_in_any_layout(count, ask):
+    case = THREE._replace(bidirectional=True)
+    layer, inputs = built("torch", case), call_of(case)[0][:count]
+    other = torch_lstm(case)
+    other.batch_first = False
+    for unit in range(6):
+        expected = lx.attribute(layer, inputs, target=(2, unit), method="cell_decomposition")
+        result = lx.attribute(Asked(other, ask), inputs, target=(2, unit), method="cell_decomposition")
+        close(result.attributions, -expected.attributions)
 
 
 # ---- Networks that are known

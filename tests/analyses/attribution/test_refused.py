@@ -228,3 +228,10 @@ def test_a_graph_that_loses_the_gradient_is_refused(weight, method):
     given = {"baselines": torch.zeros(1, 5, 2, dtype=torch.float64)} if method == "gradient_shap" else {}
     with pytest.raises(lx.InputError, match="^needed a gradient from the output to the inputs, got none: something on the way detaches"):
         lx.attribute(Function(forgets), features(), method=method, **given)
+
+
+@pytest.mark.parametrize("method", ["integrated_gradients", "saliency", "occlusion"])
+def test_a_single_example_whose_number_is_not_finite_is_refused(method):
+    model, inputs = torch_lstm(THREE), features(1, 5, 2).fill_(math.inf)
+    with pytest.raises(lx.InputError, match="^needed a finite output, got nan for example 0$"):
+        lx.attribute(model, inputs, target=(4, 1), method=method)

@@ -235,3 +235,15 @@ def test_a_single_example_whose_number_is_not_finite_is_refused(method):
     model, inputs = torch_lstm(THREE), features(1, 5, 2).fill_(math.inf)
     with pytest.raises(lx.InputError, match="^needed a finite output, got nan for example 0$"):
         lx.attribute(model, inputs, target=(4, 1), method=method)
+
+
+def test_where_nothing_leads_back_it_is_refused_before_the_baseline_is_run():
+    rows, weight = [], nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def detached(x):
+        rows.append(len(x))
+        return x.detach().sum((1, 2)) * weight
+
+    with pytest.raises(lx.InputError, match="something on the way detaches"):
+        lx.attribute(Function(detached), features())
+    assert rows == [3, 2, 1]

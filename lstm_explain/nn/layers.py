@@ -1,6 +1,6 @@
 """A stack of layers and directions, run by our own equations: `PeepholeLSTM` itself, and the replay of `torch.nn.LSTM`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -120,7 +120,23 @@ def run_layers(
     names = suffixes(module)
     dtype = getattr(module, f"weight_ih_{names[0]}").dtype
     rows, layout = lay_out(input, input_size=module.input_size, batch_first=module.batch_first, dtype=dtype)
-    h_0, c_0 = _initial(module, layout, hx, rows)
+    states = _initial(module, layout, hx, rows)
+    return run_rows(module, form, rows, layout, states, keep=keep, weights=weights, lowest=lowest)
+
+
+def run_rows(
+    module: LSTMLike,
+    form: Form,
+    rows: Tensor,
+    layout: Layout,
+    states: Sequence[Tensor],
+    *,
+    keep: bool = True,
+    weights: Callable[[LSTMLike, str], Weights] = weights_of,
+    lowest: RunsSequence = run_sequence,
+) -> Run:
+    """`run_layers` of an input that is laid out, from initial states ``(layers * directions, batch, unit)`` in the order of its rows."""
+    names, (h_0, c_0) = suffixes(module), states
     directions = 2 if module.bidirectional else 1
     runs: list[LayerRun] = []
     last: list[tuple[Tensor, Tensor]] = []
@@ -133,10 +149,9 @@ def run_layers(
             own, by = weights(module, names[at]), run_sequence if layer else lowest
             now = by(rows, h_0[at], c_0[at], own, form, layout.sizes, reverse, keep=keep)
             if keep and now.saved is not None:
-                states = h_0[at], c_0[at], now.saved, now.last_h, now.last_c
-                runs.append(LayerRun(names[at], own, reverse, layout.sizes, rows, *states))
+                runs.append(LayerRun(names[at], own, reverse, layout.sizes, rows, h_0[at], c_0[at], now.saved, now.last_h, now.last_c))
             tops.append(now.hidden)
             last.append((now.last_h, now.last_c))
         rows = torch.cat(tops, dim=1) if directions == 2 else tops[0]
-    h_n, c_n = (layout.state_out(torch.stack(states)) for states in zip(*last, strict=True))
+    h_n, c_n = (layout.state_out(torch.stack(of_all)) for of_all in zip(*last, strict=True))
     return Run(layout.output(rows), h_n, c_n, runs, layout)

@@ -73,6 +73,14 @@ class Layout(NamedTuple):
         signal = signal if self.sorted_indices is None else signal.index_select(0, self.sorted_indices)
         return torch.cat([signal[:n, t] for t, n in enumerate(self.sizes)])
 
+    def as_output(self, signal: Tensor) -> Tensor | PackedSequence:
+        """What `batch_time` gives as the caller laid out the input."""
+        if self.packed:
+            return self.output(self.rows_of(signal))
+        if self.unbatched:
+            return signal.squeeze(0)
+        return signal if self.batch_first else signal.transpose(0, 1)
+
     def lengths(self) -> Tensor:
         """How many steps each sequence has, ``(batch,)``, in the order of the input."""
         sizes = torch.tensor(self.sizes)

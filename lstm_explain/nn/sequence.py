@@ -18,8 +18,10 @@ Call = tuple[Form, tuple[int, ...], bool]
 
 
 def _without_autocast(x: Tensor) -> AbstractContextManager[Any]:
-    there = torch.amp.autocast_mode.is_autocast_available(x.device.type)
-    return torch.autocast(x.device.type, enabled=False) if there else nullcontext()
+    device = x.device.type
+    there = torch.amp.autocast_mode.is_autocast_available(device)
+    # To leave it costs time even where it isn't on.
+    return torch.autocast(device, enabled=False) if there and torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _values(inputs: Sequence[Tensor | Lines | None]) -> Iterator[Tensor | None]:
@@ -147,7 +149,7 @@ def run_sequence(
         return operation(call, inputs)
     if _transformed(inputs):
         return _by_walking(call, inputs)
-    if keep or (torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in inputs)):
+    if torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in inputs):
         hidden, last_h, last_c, *saved = cast(Any, _Sequence.apply)(call, *inputs)
         return Computed(hidden, last_h, last_c, Saved(*saved))
-    return run_forward(call, inputs, keep=False)
+    return run_forward(call, inputs, keep=keep)

@@ -15,7 +15,7 @@ from lstm_explain.errors import InputError, RecordingError
 from lstm_explain.nn.equations import Form, Weights
 from lstm_explain.nn.kernels import native
 from lstm_explain.nn.kernels.native import plain
-from lstm_explain.nn.layers import Run, run_layers, suffixes, weights_of
+from lstm_explain.nn.layers import Run, run_rows, suffixes, weights_of
 from lstm_explain.nn.layout import Layout, lay_out
 from lstm_explain.nn.lstm import PeepholeLSTM
 from lstm_explain.recording.layers import opened_run, stacked
@@ -52,7 +52,8 @@ def _is_its_kind(module: Any, original: Forward) -> bool:
 def _in_one_pass(module: Any, input: Any = None, hx: Any = None) -> tuple[Any, Opened] | None:
     """What a layer returns and what it computed inside, by the compiled kernels; None where they can't."""
     kind, form = kind_of(module)
-    weights = [weights_of(module, suffix) for suffix in suffixes(module)]
+    by_suffix = {suffix: weights_of(module, suffix) for suffix in suffixes(module)}
+    weights = list(by_suffix.values())
     first = weights[0].weight_ih
     if draws(module) or torch.is_autocast_enabled("cpu") or torch._C._are_functorch_transforms_active():
         return None
@@ -65,7 +66,8 @@ def _in_one_pass(module: Any, input: Any = None, hx: Any = None) -> tuple[Any, O
     if not native.serves(*tensors):
         return None
     if form is not None:
-        return _lstm(module, kind, form, run_layers(module, form, input, hx), hx is not None)
+        run = run_rows(module, form, rows, layout, states, weights=lambda _, suffix: by_suffix[suffix])
+        return _lstm(module, kind, form, run, hx is not None)
     if torch.is_grad_enabled() and any(one.requires_grad for one in tensors):
         return None
     with torch.no_grad():

@@ -39,10 +39,12 @@ def by_sample(
         The states before the first step, in the order in which the step takes them.
     """
     rows = spread(len(x), next(_CALLS) * _GOLDEN % 1)
-    at, earlier = torch.tensor(rows, device=x.device), _rows_before(rows, sizes, reverse)
-    states = [_seen(signals[name], state, earlier) for name, state in initial.items()]
-    expected = stepper(kind, form, weights)(read(x[at], weights), states, unedited)
-    yield compare(torch.cat([signal[at] for signal in signals.values()], 1), torch.cat(list(expected.values()), 1))
+    earlier = _rows_before(rows, sizes, reverse)
+    at, before = torch.tensor([rows, [max(row, 0) for row in earlier]], device=x.device)
+    states = [_seen(signals[name].index_select(0, before), state, earlier) for name, state in initial.items()]
+    expected = stepper(kind, form, weights)(read(x.index_select(0, at), weights), states, unedited)
+    found = torch.cat([signal.index_select(0, at) for signal in signals.values()], 1)
+    yield compare(found, torch.cat(list(expected.values()), 1))
 
 
 def spread(rows: int, offset: float) -> list[int]:
@@ -66,9 +68,8 @@ def _rows_before(rows: Sequence[int], sizes: Sequence[int], reverse: bool) -> li
     return found
 
 
-def _seen(after: Tensor, initial: Tensor, earlier: Sequence[int]) -> Tensor:
-    """The states that some rows started from."""
-    seen = after[torch.tensor(earlier)]  # a negative row is one of the last, and replaced
+def _seen(seen: Tensor, initial: Tensor, earlier: Sequence[int]) -> Tensor:
+    """The states that some rows started from, where those before the first step are put in their places."""
     for at in (at for at, row in enumerate(earlier) if row < 0):
         seen[at] = initial[-1 - earlier[at]]
     return seen

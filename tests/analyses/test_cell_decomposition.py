@@ -95,6 +95,76 @@ def test_it_is_the_papers_sum(form, shape, where):
         close(result.elsewhere["constant"], np.zeros(3))
 
 
+@pytest.mark.parametrize("form", ["torch", "gru"])
+def test_nothing_is_left_of_what_came_before_a_gate_that_was_shut(form):
+    case = THREE._replace(bidirectional=True, initial_state=True)
+    layer, inputs, state = built(form, case), call_of(case)[0], sequences_and_state(case)[1][: 1 if form == "gru" else 2]
+    with torch.no_grad():
+        inputs[:, :, 1] = torch.tensor([0, 0, 1, 1, 0])  # one after the other they leave less than the smallest number
+        for weight in (layer.weight_ih_l0, layer.weight_ih_l0_reverse):
+            weight[3:6, 1] = -700
+    for unit, step, before in ((1, 4, slice(0, 2)), (4, 0, slice(4, 5))):
+        result = lx.attribute(Stated(layer, state), inputs, target=(step, unit), method="cell_decomposition")
+        for example in range(3):
+            credit, _ = by_the_paper(layer, inputs[example].numpy(), [part[:, 0].numpy() for part in state], step, unit)
+            close(result.attributions[example], credit)
+        assert not result.attributions[:, before].any() and not result.elsewhere["initial_state"].any()
+        assert np.abs(result.convergence_delta).max() <= 1e-12
+
+
+def test_products_that_come_to_zero_on_their_way_are_as_the_papers():
+    layer = randomise(nn.LSTM(1, 2, batch_first=True).double())
+    with torch.no_grad():
+        layer.bias_ih_l0[2:4] = -5
+    inputs = torch.randn(2, 300, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    result = lx.attribute(layer, inputs, target=(-1, 1), method="cell_decomposition")
+    for example in range(2):
+        credit, _ = by_the_paper(layer, inputs[example].numpy(), [np.zeros((1, 2))] * 2, 299, 1)
+        close(result.attributions[example], credit)
+    assert (result.attributions[:, :50] == 0).all() and result.converged.all()
+
+
+def test_examples_one_after_the_other_are_as_all_at_once(monkeypatch):
+    case = THREE._replace(bidirectional=True)
+    layer, inputs = built("torch", case), call_of(case)[0]
+    question = {"target": [(4, 1), (0, 4), (-1, 0)], "lengths": ENDS, "method": "cell_decomposition"}
+    together = lx.attribute(layer, inputs, **question)
+    monkeypatch.setattr(cell, "_VALUES", 1)
+    apart = lx.attribute(layer, inputs, internal_batch_size=1, **question)
+    close(apart.attributions, together.attributions)
+    close(apart.elsewhere["initial_state"], together.elsewhere["initial_state"])
+
+
+class Asked(nn.Module):
+    """A layer that is asked in a layout of its own, and read with the other sign."""
+
+    def __init__(self, layer, ask):
+        super().__init__()
+        self.layer, self.ask = layer, ask
+
+    def forward(self, x):
+        return -self.ask(self.layer, x)
+
+
+@pytest.mark.parametrize(
+    ("count", "ask"),
+    [
+        (3, lambda layer, x: layer(x.transpose(0, 1))[0].transpose(0, 1)),
+        (1, lambda layer, x: torch.stack([layer(one)[0] for one in x])),
+    ],
+    ids=["time_first", "unbatched"],
+)
+def test_a_layer_may_be_asked_in_any_layout(count, ask):
+    case = THREE._replace(bidirectional=True)
+    layer, inputs = built("torch", case), call_of(case)[0][:count]
+    other = torch_lstm(case)
+    other.batch_first = False
+    for unit in range(6):
+        expected = lx.attribute(layer, inputs, target=(2, unit), method="cell_decomposition")
+        result = lx.attribute(Asked(other, ask), inputs, target=(2, unit), method="cell_decomposition")
+        close(result.attributions, -expected.attributions)
+
+
 # ---- Networks that are known
 
 

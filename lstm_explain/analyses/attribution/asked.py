@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,8 @@ LOOSEST = 2e-2
 def evaluated(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, gradients on, and no cuDNN, whose recurrent layers have no backward pass in that mode; all put back after."""
     modes = {module: module.training for module in model.modules()}
-    model.eval()
+    if any(modes.values()):
+        model.eval()
     cudnn = torch.backends.cudnn.enabled
     try:
         torch.backends.cudnn.enabled = False
@@ -33,7 +34,8 @@ def evaluated(model: nn.Module) -> Iterator[None]:
     finally:
         torch.backends.cudnn.enabled = cudnn
         for module, training in modes.items():
-            module.training = training
+            if module.training != training:
+                module.training = training
 
 
 def _embedding(model: nn.Module, path: str | None) -> tuple[str, nn.Embedding]:
@@ -72,7 +74,11 @@ def numbers(explained: Callable[[Tensor, Tensor], Tensor], points: Tensor, rows_
     """The number to explain at one point for each example, without gradient; it must be finite."""
     rows = torch.arange(len(points), device=points.device)
     with torch.no_grad():
-        numbers = torch.cat([explained(points[part].clone(), part) for part in rows.split(rows_at_once)])
+        return finite(torch.cat([explained(points[part].clone(), part) for part in rows.split(rows_at_once)]), where)
+
+
+def finite(numbers: Tensor, where: str) -> Tensor:
+    """The numbers themselves, if they are."""
     bad = (~numbers.isfinite()).nonzero()
     if len(bad):
         example = int(bad[0])
@@ -98,15 +104,54 @@ def check_independent(copies: Tensor, together: Tensor, dtype: torch.dtype) -> N
         )
 
 
-def first_gradient(explained: Explained, points: Tensor) -> Tensor:
-    """The gradient of the first example, which shows that there is one."""
+NO_GRADIENT = "needed a gradient from the output to the inputs, got none: something on the way detaches; occlusion needs none"
+
+
+class Differentiable(NamedTuple):
+    """The first example's number ``(1,)``, on autograd's graph, and the point that it was made from."""
+
+    number: Tensor
+    point: Tensor
+
+
+def differentiable(explained: Explained, points: Tensor) -> Differentiable:
+    """A pass with gradients of the first example."""
     # Through a copy, so that a model that writes into its input meets no leaf.
     leaf = points[:1].detach().clone().requires_grad_()
-    result = explained(leaf.clone(), torch.zeros(1, dtype=torch.int64, device=points.device))
-    gradient = torch.autograd.grad(result.sum(), leaf, allow_unused=True)[0] if result.requires_grad else None
-    if gradient is None:
-        raise InputError("needed a gradient from the output to the inputs, got none: something on the way detaches; occlusion needs none")
-    return gradient
+    return Differentiable(explained(leaf.clone(), torch.zeros(1, dtype=torch.int64, device=points.device)), leaf)
+
+
+def first_gradient(passed: Differentiable) -> Callable[[], Tensor]:
+    """That a gradient leads from the first example's number to its input; what it is, when somebody asks, by the pass that has shown it.
+
+    Raises
+    ------
+    InputError
+        If none does.
+    """
+    result, leaf = passed
+    if not _leads(result, leaf):
+        raise InputError(NO_GRADIENT)
+
+    def found() -> Tensor:
+        gradient = torch.autograd.grad(result.sum(), leaf, allow_unused=True, retain_graph=True)[0]
+        if gradient is None:
+            raise InputError(NO_GRADIENT)
+        return gradient
+
+    return found
+
+
+def _leads(result: Tensor, leaf: Tensor) -> bool:
+    """Whether autograd's graph leads from a result to a leaf: a look at it is less than a backward pass."""
+    ahead, seen = [result.grad_fn], set[Any]()
+    while ahead:
+        if (node := ahead.pop()) is not None and node not in seen:
+            if getattr(node, "variable", None) is leaf:
+                return True
+            seen.add(node)
+            ahead += [below for below, _ in node.next_functions]
+    return False
 
 
 def output_shape(

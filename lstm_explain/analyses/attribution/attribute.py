@@ -15,8 +15,10 @@ from lstm_explain.analyses.attribution.asked import (
     as_points,
     check_independent,
     copies,
+    differentiable,
     element_in_words,
     evaluated,
+    finite,
     first_gradient,
     numbers,
 )
@@ -247,11 +249,13 @@ def attribute(
         rows_at_once = internal_batch_size or max(1, STEPS_AT_ONCE // time)
         if memory_budget is not None:
             rows_at_once = rows_within(memory_budget, explained, points)
-        at_input = numbers(explained, points, rows_at_once, "")
+        # Of a single example, the pass that shows that there is a gradient gives the number as well.
+        passed = differentiable(explained, points) if batch == 1 and method not in BY_GROUP else None
+        at_input = numbers(explained, points, rows_at_once, "") if passed is None else finite(passed.number.detach(), "")
         beside = copies(explained, points, time) if beside is None else beside
         check_independent(beside, at_input, points.dtype)
-        gradient = None if method in BY_GROUP else first_gradient(explained, points)
         elsewhere = " at the baseline: choose another with baselines="
+        gradient = None if method in BY_GROUP else first_gradient(passed or differentiable(explained, points))
         at_baseline = None
         if sample is not None:
             drawn = [numbers(explained, torch.where(valid, one, points), rows_at_once, elsewhere).double() for one in sample]

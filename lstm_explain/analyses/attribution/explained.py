@@ -95,6 +95,9 @@ class Explained:
         if not explained.is_floating_point():
             raise InputError(f"needed an output of real numbers, got {explained.dtype}: choose another with output=")
         elements = self._elements(explained.shape, rows.tolist())
+        if all(element == elements[0] for element in elements):
+            of_all: tuple[Any, ...] = (slice(None), *elements[0])
+            return explained[of_all].clone()
         index = torch.tensor(elements, device=explained.device).reshape(len(rows), -1).long()
         return explained[(torch.arange(len(rows), device=explained.device), *index.unbind(1))]
 

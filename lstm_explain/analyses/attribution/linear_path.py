@@ -247,13 +247,14 @@ class LinearPath:
 
     def _certified(self) -> bool:
         problem, one = self._problem, torch.ones(1, dtype=torch.float64)
+        assert problem.first_gradient is not None
         first = problem.rows[:1]
         try:
             found = problem.masked(self.integral(first, one, one)[:1], first)
+            # Neither does one that has written, since then, into what its pass had kept for a backward pass.
+            expected = problem.masked(problem.first_gradient(), first)
         except (InputError, RuntimeError):  # a model that differentiates itself finds no way through
             return False
-        assert problem.first_gradient is not None
-        expected = problem.masked(problem.first_gradient, first)
         return bool((found - expected).abs().max() <= torch.finfo(self._path.dtype).eps ** 0.5 * expected.abs().max())
 
     def integral(self, rows: Tensor, places: Tensor, weights: Tensor) -> Tensor:

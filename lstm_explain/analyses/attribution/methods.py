@@ -4,13 +4,16 @@ import difflib
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lstm_explain.analyses.attribution.asked import NO_GRADIENT
 from lstm_explain.analyses.attribution.coalitions import kernel_shap, shapley, shapley_value_sampling
 from lstm_explain.analyses.attribution.gradient_shap import gradient_shap
 from lstm_explain.analyses.attribution.linear_path import LinearPath
@@ -19,6 +22,8 @@ from lstm_explain.analyses.attribution.replacing import feature_ablation, featur
 from lstm_explain.errors import InputError
 from lstm_explain.recording.own_kernels import own_kernels
 
+_DETACHED = ("does not require grad", "appears to not have been used in the graph")
+"""What autograd says where nothing leads from an output to the inputs."""
 FEWEST_NODES = 8
 FEWEST_FUSED = 16
 """With fewer nodes it takes as long to look for what is linear in the path as is saved by it."""
@@ -54,7 +59,7 @@ class Problem:
     baseline_sample: Tensor | None = None
     n_samples: int | None = None
     seed: int = 0
-    first_gradient: Tensor | None = None
+    first_gradient: Callable[[], Tensor] | None = None
     """The gradient of the first example at its input, by the model as it is; None where points aren't what the model reads."""
 
     @property
@@ -108,9 +113,20 @@ class Problem:
         return torch.where(size > 0, self.partition.sums(torch.cat(parts)) / size.clamp(min=1), 0.0)
 
     def gradient(self, points: Tensor, rows: Tensor) -> Tensor:
-        """The gradient of each number at its point, by Captum."""
+        """The gradient of each number at its point, by Captum.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
         wanted = points.detach().clone().requires_grad_()
-        gradient: Tensor = captum().Saliency(self.explained).attribute(wanted, abs=False, additional_forward_args=(rows,))
+        try:
+            gradient: Tensor = captum().Saliency(self.explained).attribute(wanted, abs=False, additional_forward_args=(rows,))
+        except RuntimeError as error:
+            if not any(said in str(error) for said in _DETACHED):
+                raise
+            raise InputError(NO_GRADIENT) from error
         return gradient.detach()
 
     def gradients(self) -> Tensor:
@@ -190,8 +206,15 @@ def _named(layers: Iterable[str]) -> str:
 
 def _nodes(nodes: int, path: Tensor) -> tuple[Tensor, Tensor]:
     """Gauss-Legendre between 0 and 1: places and weights, in float64."""
-    places, weights = (torch.as_tensor(part / 2, device=path.device) for part in np.polynomial.legendre.leggauss(nodes))
+    places, weights = (torch.as_tensor(part / 2, device=path.device) for part in _legendre(nodes))
     return places + 0.5, weights
+
+
+@lru_cache
+def _legendre(nodes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Between -1 and 1; to find them costs as much as a forward pass of a small model."""
+    places, weights = np.polynomial.legendre.leggauss(nodes)
+    return places, weights
 
 
 def mean_gradient(problem: Problem, path: Tensor, rows: Tensor, nodes: int) -> Tensor:

@@ -7,7 +7,7 @@ default form are one; and the weight gradients are one product each, after the l
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -82,6 +82,11 @@ def before(after: Tensor, initial: Tensor, sizes: Sequence[int], reverse: bool) 
     return torch.cat([part for step in (reversed(parts) if reverse else parts) for part in step])
 
 
+def _by_step(rows: Tensor | None, sizes: Sequence[int]) -> Sequence[Any]:
+    """Views of every step at once: one at a time they cost as much as the arithmetic of a small layer. None of none."""
+    return [None] * len(sizes) if rows is None else rows.split(list(sizes))
+
+
 def _recurrent(weights: Weights, form: Form) -> Tensor:
     """The matrix that meets [h, c] at each step: ``(4*hidden, state + hidden)`` when all four gates see c_{t-1} in full."""
     if form == Form("full", "previous") and weights.weight_ch is not None:
@@ -107,21 +112,29 @@ def forward(
         gates = x @ W_x.T
     else:
         gates = torch.addmm(b_x + b_h, x, W_x.T)
-    cell = gates.new_empty(rows, H)
-    hidden = gates.new_empty(rows, P)
-    state = torch.cat([h0, c0], dim=1)
-    for at, n in steps_of(sizes, reverse):
-        z, c, h, s = gates[at], cell[at], hidden[at], state[:n]
-        c_seen = s[:, P:]
-        z.addmm_(s[:, :K], W_rec)
-        if p_c is not None:
-            z.view(n, 4, H)[:, : len(p_c)].addcmul_(c_seen.unsqueeze(1), p_c)
+    states = gates.new_empty(rows, P + H)
+    peeping = None if p_c is None else gates.view(rows, 4, H)[:, : len(p_c)]
+    parts = gates, gates[:, : 2 * H], *gates.split(H, dim=1), peeping, states[:, :K], states[:, :P], states[:, P:]
+    steps = list(zip(sizes, *(_by_step(part, sizes) for part in parts), strict=True))
+    size = sizes[-1] if reverse else sizes[0]
+    h_seen, c_seen, ended = h0[:size], c0[:size], list[tuple[Tensor, Tensor]]()
+    seen = torch.cat([h_seen, c_seen], dim=1)[:, :K]
+    for n, z, i_f, i, f, g, o, z_p, now, h, c in reversed(steps) if reverse else steps:
+        if n < size:
+            ended.append((h_seen[n:], c_seen[n:]))
+            seen, h_seen, c_seen = seen[:n], h_seen[:n], c_seen[:n]
+        elif n > size:  # read backwards, shorter sequences begin later
+            h_seen, c_seen = torch.cat([h_seen, h0[size:n]]), torch.cat([c_seen, c0[size:n]])
+            seen = torch.cat([h_seen, c_seen], dim=1)[:, :K]
+        size = n
+        z.addmm_(seen, W_rec)
+        if z_p is not None:
+            z_p.addcmul_(c_seen.unsqueeze(1), p_c)
         elif W_ci_cf is not None:
-            z[:, : 2 * H].addmm_(c_seen, W_ci_cf)
-        i_f = z[:, : 2 * H].sigmoid_()
-        g = z[:, 2 * H : 3 * H].tanh_()
-        o = z[:, 3 * H :]
-        torch.mul(i_f[:, H:], c_seen, out=c).addcmul_(i_f[:, :H], g)
+            i_f.addmm_(c_seen, W_ci_cf)
+        i_f.sigmoid_()
+        g.tanh_()
+        c.copy_(c_seen).mul_(f).addcmul_(i, g)  # in place, which costs less than out=
         if W_co is not None:
             if form.peephole == "full":
                 o.addmm_(c, W_co.T)
@@ -129,13 +142,14 @@ def forward(
                 o.addcmul_(c, W_co)
         o.sigmoid_()
         if W_r is None:
-            torch.tanh(c, out=h).mul_(o)
+            h.copy_(c).tanh_().mul_(o)
         else:
             torch.mm(torch.tanh(c).mul_(o), W_r.T, out=h)
-        s[:, :P] = h
-        c_seen.copy_(c)
+        seen, h_seen, c_seen = now, h, c
+    last_h, last_c = (torch.cat(parts) for parts in zip((h_seen, c_seen), *reversed(ended), strict=True))
+    hidden, cell = (part.contiguous() for part in states.split([P, H], dim=1))
     saved = Saved(gates.view(rows, 4, H), cell, hidden[:0] if isinstance(x, Lines) else hidden.clone()) if keep else None
-    return Computed(hidden, state[:, :P].clone(), state[:, P:].clone(), saved)
+    return Computed(hidden, last_h, last_c, saved)
 
 
 def backward(
@@ -185,30 +199,35 @@ def backward(
         d_state[:, :P] = grad_last_h
     if grad_last_c is not None:
         d_state[:, P:] = grad_last_c
-    for at, n in reversed(list(steps_of(sizes, reverse))):
-        d_h, d_c = d_state[:n, :P], d_state[:n, P:]
-        if grad_hidden is not None:
-            d_h += grad_hidden[at]
-        if d_h_rows is None or W_r is None:
-            d_m = d_h
-        else:
-            d_h_rows[at] = d_h
-            d_m = d_h @ W_r
-        z = d_z[at]
-        z[:, 3].mul_(d_m)
-        d_c.addcmul_(d_m, m_by_c[at])
-        if W_co is not None:
-            d_c += z[:, 3] @ W_co if form.peephole == "full" else z[:, 3] * W_co
-        z[:, :3].mul_(d_c.unsqueeze(1))
-        d_c.mul_(f[at])
-        if p_c is not None:
-            d_c += (z[:, : len(p_c)] * p_c).sum(1)
-        elif W_ci_cf is not None:
-            d_c.addmm_(z[:, :2].reshape(n, 2 * H), W_ci_cf)
-        d_h.zero_()
-        d_state[:n, :K].addmm_(z.view(n, 4 * H), W_rec)
-
     flat = d_z.view(rows, 4 * H)
+    z_p_rows = None if p_c is None else d_z[:, : len(p_c)]
+    z_if_rows = None if W_ci_cf is None else flat[:, : 2 * H]
+    taken = flat, d_z[:, 3], d_z[:, :3], z_if_rows, z_p_rows, f, m_by_c, grad_hidden, d_h_rows
+    steps, n = list(zip(*(_by_step(rows_of, sizes) for rows_of in taken), strict=True)), -1
+    for z, z_o, z_ifg, z_if, z_p, f_now, slope, d_out, d_h_row in steps if reverse else reversed(steps):
+        if n != len(z):
+            n = len(z)
+            d_h, d_c, d_seen = d_state[:n, :P], d_state[:n, P:], d_state[:n, :K]
+            d_c_wide = d_c.unsqueeze(1)
+        if d_out is not None:
+            d_h += d_out
+        d_m = d_h
+        if d_h_row is not None and W_r is not None:
+            d_h_row.copy_(d_h)
+            d_m = d_h @ W_r
+        z_o.mul_(d_m)
+        d_c.addcmul_(d_m, slope)
+        if W_co is not None:
+            d_c += z_o @ W_co if form.peephole == "full" else z_o * W_co
+        z_ifg.mul_(d_c_wide)
+        d_c.mul_(f_now)
+        if z_p is not None:
+            d_c += (z_p * p_c).sum(1)
+        elif W_ci_cf is not None and z_if is not None:
+            d_c.addmm_(z_if, W_ci_cf)
+        d_h.zero_()
+        d_seen.addmm_(z, W_rec)
+
     need_x, _, _, need_W_x, need_W_h, need_b_x, need_b_h, need_W_c, need_W_r = needs
     d_W_rec = None
     if need_W_h or (need_W_c and K > P):

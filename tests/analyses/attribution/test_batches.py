@@ -54,3 +54,12 @@ def test_what_else_the_model_reads_goes_along_with_its_example(method):
     gradient = 2 * (x + shift) * scale.view(3, 1, 1)
     expected = {"saliency": gradient.abs(), "input_x_gradient": x * gradient, "occlusion": (scale.view(3, 1, 1) * square).sum(2)}
     close(result.attributions, expected.get(method, scale.view(3, 1, 1) * square))
+
+
+@pytest.mark.parametrize(("method", "passes"), [("integrated_gradients", 4), ("saliency", 3)])
+def test_of_one_example_no_pass_is_made_twice(method, passes):
+    model = Worn().eval()
+    result = lx.attribute(model, tokens()[:1], target=(-1, 2), method=method)
+    assert len(model.found) == passes
+    with torch.no_grad():
+        close(result.output, model(tokens()[:1])[0, -1:, 2])

@@ -6,8 +6,10 @@ import pytest
 import torch
 from attributed import ENDS, THREE, Function, Words, features, refused, tokens
 from cases import torch_lstm
+from torch import nn
 from torch.nn.functional import one_hot
 
+import lstm_explain as lx
 from lstm_explain.analyses.attribution.methods import DECOMPOSITIONS
 from lstm_explain.analyses.attribution.methods import METHODS as BY_PASSES
 
@@ -203,3 +205,45 @@ def test_methods_that_are_wrong_on_gates_are_refused_with_the_reason(name, reaso
 
 def test_kernel_shap_is_not_called_deep_lift():
     assert refused(torch_lstm(THREE), features(), target=(-1, 0), method="KernelShap").endswith("did you mean 'kernel_shap'?")
+
+
+class Forgetful(torch.autograd.Function):
+    """The same value, and nothing on the way back."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None
+
+
+@pytest.mark.parametrize("method", ["integrated_gradients", "saliency", "input_x_gradient", "gradient_shap"])
+@pytest.mark.parametrize("weight", [None, nn.Parameter(torch.ones((), dtype=torch.float64))], ids=["fixed", "trained"])
+def test_a_graph_that_loses_the_gradient_is_refused(weight, method):
+    def forgets(x):
+        return Forgetful.apply(x).sum((1, 2)) * (1 if weight is None else weight)
+
+    given = {"baselines": torch.zeros(1, 5, 2, dtype=torch.float64)} if method == "gradient_shap" else {}
+    with pytest.raises(lx.InputError, match="^needed a gradient from the output to the inputs, got none: something on the way detaches"):
+        lx.attribute(Function(forgets), features(), method=method, **given)
+
+
+@pytest.mark.parametrize("method", ["integrated_gradients", "saliency", "occlusion"])
+def test_a_single_example_whose_number_is_not_finite_is_refused(method):
+    model, inputs = torch_lstm(THREE), features(1, 5, 2).fill_(math.inf)
+    with pytest.raises(lx.InputError, match="^needed a finite output, got nan for example 0$"):
+        lx.attribute(model, inputs, target=(4, 1), method=method)
+
+
+def test_where_nothing_leads_back_it_is_refused_before_the_baseline_is_run():
+    rows, weight = [], nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def detached(x):
+        rows.append(len(x))
+        return x.detach().sum((1, 2)) * weight
+
+    with pytest.raises(lx.InputError, match="something on the way detaches"):
+        lx.attribute(Function(detached), features())
+    assert rows == [3, 2, 1]

@@ -28,6 +28,8 @@ from lstm_explain.trajectory import Trajectory
 METHOD = "cell_decomposition"
 _LINEAR = {torch.float64: 1e-9, torch.float32: 1e-4}
 """How far a read-out may be from a linear one, as a share of what it reads; at lower precision than these, 2e-2."""
+_VALUES = 1 << 16
+"""How many values of a state are summed up at once: what is made on the way then stays where it is near."""
 
 
 @contextmanager
@@ -59,6 +61,8 @@ def cell_decomposition(posed: Posed) -> tuple[Tensor, dict[str, Any], dict[str, 
     initial = torch.zeros_like(constant, dtype=torch.float64)
     for one, read in zip(top.directions, reads, strict=True):
         for state, step, weights in read:
+            if not bool(weights.any()):
+                continue
             of_steps, of_start = _credit(one, state, step, weights)
             attributions[:, : of_steps.shape[1]] += of_steps
             initial += of_start
@@ -93,11 +97,11 @@ class _Top:
         if not same or (known is not None and one.padding != "unknown" and not torch.equal(one.valid.sum(1), known.to(one.valid.device))):
             raise InputError(f"needed {self.name} to read every step of the inputs for {METHOD}, got {time} of {inputs.shape[1]}: use lrp")
 
-    def hidden(self, rows: Tensor) -> Tensor:
+    def hidden(self, rows: slice) -> Tensor:
         """What the layer gives: ``(batch, time, directions * state)``."""
         return torch.cat([one.hidden_state[rows] for one in self.directions], dim=2).to(self._dtype)
 
-    def last(self, rows: Tensor) -> list[Tensor]:
+    def last(self, rows: slice) -> list[Tensor]:
         """The last states of all layers, each ``(layers * directions, batch, unit)``."""
         return [state[:, rows].to(self._dtype) for state in self._last.values()]
 
@@ -109,9 +113,9 @@ class _Top:
         def forward(*args: Any, **kwargs: Any) -> Any:
             input, _ = input_and_state(original, args, kwargs)
             _, layout = lay_out(input, input_size=module.input_size, batch_first=module.batch_first, dtype=None)
-            rows = layout.rows_of(hidden[:, : len(layout.sizes)])
+            output = layout.as_output(hidden[:, : len(layout.sizes)])
             states = [state.squeeze(1) if layout.unbatched else state for state in last]
-            return layout.output(rows), tuple(states) if len(states) == 2 else states[0]
+            return output, tuple(states) if len(states) == 2 else states[0]
 
         with replaced(module, forward):
             yield
@@ -128,7 +132,8 @@ class _Read(NamedTuple):
 
 def _linear(posed: Posed, top: _Top) -> tuple[list[list[_Read]], Tensor]:
     """The weights of what is read, by direction, and the constant: run with its opposite in place of the top layer."""
-    found = [_of_some(posed, top, rows) for rows in posed.rows.split(posed.rows_at_once)]
+    starts = range(0, len(posed.points), posed.rows_at_once)
+    found = [_of_some(posed, top, slice(start, start + posed.rows_at_once)) for start in starts]
     reads = [
         [
             _Read(parts[0].state, *(torch.cat(of_all) for of_all in list(zip(*parts, strict=True))[1:]))
@@ -139,10 +144,11 @@ def _linear(posed: Posed, top: _Top) -> tuple[list[list[_Read]], Tensor]:
     return reads, torch.cat([constant for _, constant in found])
 
 
-def _of_some(posed: Posed, top: _Top, rows: Tensor) -> tuple[list[list[_Read]], Tensor]:
+def _of_some(posed: Posed, top: _Top, some: slice) -> tuple[list[list[_Read]], Tensor]:
     """`_linear` of some examples."""
-    count, hidden, last = len(top.directions), top.hidden(rows), top.last(rows)
-    wanted = [posed.points[rows].clone(), -hidden, *(-state for state in last)]
+    rows = posed.rows[some]
+    count, hidden, last = len(top.directions), top.hidden(some), top.last(some)
+    wanted = [posed.points[some].clone(), -hidden, *(-state for state in last)]
     for part in wanted:
         part.requires_grad_()
     with top.giving(wanted[1], wanted[2:]):
@@ -155,33 +161,34 @@ def _of_some(posed: Posed, top: _Top, rows: Tensor) -> tuple[list[list[_Read]], 
             "past it: use lrp"
         )
     # Of a linear read-out, what doesn't turn with it is its constant, and what does is what is read.
-    output, turned = posed.output[rows], turned.detach()
+    output, turned = posed.output[some], turned.detach()
     reads, read = [], torch.zeros_like(output)
     for at, one in enumerate(top.directions):
-        ends = _end(one)[rows]
+        ends = _end(one)[some]
         of_ends = [None if state is None else state[at - count] for state in of_last]
-        here = [_hidden(one, rows, None if of_hidden is None else of_hidden.chunk(count, dim=2)[at], ends, of_ends[0])]
+        here = [_hidden(one, some, None if of_hidden is None else of_hidden.chunk(count, dim=2)[at], ends, of_ends[0])]
         if len(of_ends) == 2:
             weights = torch.zeros_like(last[1][0]) if of_ends[1] is None else of_ends[1]
             here.append(_Read("cell_state", ends, weights))
-        read = read + sum((one.signal(state)[rows, step].to(weights) * weights).sum(1) for state, step, weights in here)
+        for state, step, weights in here:
+            read += (one.signal(state)[rows, step].to(weights) * weights).sum(1)
         reads.append(here)
     _check_linear((output - turned) / 2, read, top.name)
     return reads, (output + turned) / 2
 
 
-def _hidden(one: Trajectory, rows: Tensor, weights: Tensor | None, ends: Tensor, of_end: Tensor | None) -> _Read:
+def _hidden(one: Trajectory, some: slice, weights: Tensor | None, ends: Tensor, of_end: Tensor | None) -> _Read:
     """What is read of the hidden states ``(batch, time, unit)``, among them the last, which the layer gives apart as well."""
-    every = torch.arange(len(rows), device=rows.device)
-    at = torch.zeros(len(rows), one.valid.shape[1], dtype=torch.bool, device=rows.device) if weights is None else weights.any(2)
+    every = torch.arange(len(ends), device=ends.device)
+    at = torch.zeros_like(one.valid[some]) if weights is None else weights.abs().amax(2) != 0
     if of_end is not None:
         at[every, ends] |= of_end.any(1)
-    if bool((at.sum(1) > 1).any()):
-        raise InputError(f"needed an output that reads {one.name} at one step for {METHOD}, got {int(at.sum(1).max())} steps: use lrp")
+    if (most := int(at.sum(1).max())) > 1:
+        raise InputError(f"needed an output that reads {one.name} at one step for {METHOD}, got {most} steps: use lrp")
     step = at.int().argmax(1)
     parts = [] if weights is None else [weights[every, step]]
     parts += [] if of_end is None else [of_end]
-    return _Read("hidden_state", step, sum(parts, torch.zeros_like(one.hidden_state[rows, 0])))
+    return _Read("hidden_state", step, sum(parts, torch.zeros_like(one.hidden_state[some, 0])))
 
 
 def _check_linear(change: Tensor, read: Tensor, name: str) -> None:
@@ -208,32 +215,38 @@ def _credit(one: Trajectory, state: str, step: Tensor, weights: Tensor) -> tuple
     if squashed:
         projection = one.weights.get("weight_hr")
         weights = (weights if projection is None else weights @ projection.to(total)) * one.output_gate[every, step]
-    if not bool(weights.any()):
-        nothing = torch.zeros(one.valid.shape, dtype=torch.float64, device=step.device)
-        return nothing, nothing[:, 0]
-
-    def read(sums: Tensor) -> Tensor:
-        """Of states ``(batch, any, unit)``."""
-        return ((sums.tanh() if squashed else sums) @ weights.unsqueeze(2)).squeeze(2).double()
-
-    # Backwards from what was read: what is kept of a step is the product of the gates of all that came after it.
-    keep, new = (signal.unbind(1) for signal in _changes(one, step))
-    sums, kept = [total], torch.ones_like(total)
-    for t in range(len(keep)) if one.reverse else reversed(range(len(keep))):
-        sums.append(torch.addcmul(sums[-1], new[t], kept, value=-1))
-        kept = kept * keep[t]
-    shares = -read(torch.stack(sums, 1)).diff(dim=1)
-    start = read((one.initial[one.memory].to(total) * kept).unsqueeze(1))
-    return shares if one.reverse else shares.flip(1), start.flatten()
+    found = []
+    for rows in _some(len(step), one.valid.shape[1] * total.shape[1]):
+        # Backwards from what was read: what is kept of a step is the product of the gates of all that came after it. A product that has
+        # come to zero stays there, so nothing is ever divided by one.
+        keep, new = ((signal if one.reverse else signal.flip(1)).contiguous() for signal in _changes(one, step, rows))
+        kept, end = keep.cumprod(1), total[rows].unsqueeze(1)
+        new[:, 1:] *= kept[:, :-1]
+        start = one.initial[one.memory][rows].to(total).unsqueeze(1) * kept[:, -1:]
+        sums = torch.cat([end, end - new.cumsum(1), start], 1)
+        found.append(((sums.tanh_() if squashed else sums) @ weights[rows].unsqueeze(2)).squeeze(2))
+    read = torch.cat(found).double()
+    shares = read[:, :-2] - read[:, 1:-1]
+    return shares if one.reverse else shares.flip(1), read[:, -1]
 
 
-def _changes(one: Trajectory, step: Tensor) -> tuple[Tensor, Tensor]:
-    """What each step keeps of the state and what it adds to it, each ``(batch, time, unit)``, up to the one that is read."""
+def _some(count: int, values: int) -> Iterator[slice]:
+    """Some examples at a time, of so many values each."""
+    at_once = max(1, _VALUES // values)
+    return (slice(at, at + at_once) for at in range(0, count, at_once))
+
+
+def _changes(one: Trajectory, step: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+    """What each step keeps of the state and what it adds to it, each ``(some, time, unit)``, up to the one that is read.
+
+    What is added is new, and may be written into.
+    """
     if one.kind == "gru":
-        keep, new = one.update_gate, (1 - one.update_gate) * one.candidate
+        keep = one.update_gate[rows]
+        new = (1 - keep) * one.candidate[rows]
     else:
-        keep, new = one.forget_gate, one.input_gate * one.cell_candidate
-    at, first, step = torch.arange(keep.shape[1], device=step.device), one.first_step.unsqueeze(1), step.unsqueeze(1)
+        keep, new = one.forget_gate[rows], one.input_gate[rows] * one.cell_candidate[rows]
+    at, first, step = torch.arange(keep.shape[1], device=step.device), one.first_step[rows].unsqueeze(1), step[rows].unsqueeze(1)
     apart = (at > first) | (at < step) if one.reverse else (at > step).expand(len(keep), -1)
     if not bool(apart.any()):
         return keep, new

@@ -24,7 +24,8 @@ def decomposed(model: nn.Module, inputs: Any, target: Any, method: str, rule: An
     with evaluated(model):
         posed = pose(model, inputs, target, watched=None if by_rule else recorded(model), **question)
         found, settings, shares = lrp(posed, *by_rule) if by_rule else cell_decomposition(posed)
-    valid = posed.valid.to(found.device)
+    steps = posed.valid
+    valid = steps.to(found.device)
     attributions = torch.where(valid.reshape(*valid.shape, *[1] * (found.dim() - 2)), found.double(), 0.0)
     # What goes to padding, which the model has read, goes to no step of the example.
     read_in_padding = found.double().flatten(1).sum(1) - attributions.flatten(1).sum(1)
@@ -32,7 +33,7 @@ def decomposed(model: nn.Module, inputs: Any, target: Any, method: str, rule: An
     handed_out = torch.cat([attributions.flatten(1), torch.stack(list(elsewhere.values()), dim=1)], dim=1)
     return AttributionResult(
         attributions=attributions.cpu().numpy(),
-        valid=posed.valid.numpy(),
+        valid=steps.numpy(),
         output=posed.output.double().cpu().numpy(),
         baseline_output=None,
         convergence_delta=(handed_out.sum(1) - posed.output.double()).cpu().numpy(),

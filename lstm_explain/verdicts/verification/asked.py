@@ -26,7 +26,7 @@ class Label(NamedTuple):
     def truth(self, here: NDArray[np.bool_]) -> Truth:
         """Its values at some steps ``(batch, time)``, as probes take them."""
         values = self.values[here]
-        return Truth(self.kind, values if self.kind == "continuous" else values.astype(np.int64), ())
+        return Truth("continuous", values, ()) if self.kind == "continuous" else Truth("binary", values.astype(np.int64), ("no", "yes"))
 
 
 def claims_of(claims: Any, known: Iterable[str]) -> tuple[Claim, ...]:

@@ -32,8 +32,9 @@ FEWEST = 9
 EACH, MOST = 2, 12
 """Claims for each label, and in all."""
 CHOSEN_ON = 8_192
-SEQUENCES, STEPS = 32, 5_120
+SEQUENCES, STEPS = 48, 4_928
 """What claims are tested on: at most so many sequences, evenly spaced, and the first so many steps of all of them together."""
+DONORS, MATCHED = 1, 39
 CLASSES = 1_000
 """Of more classes the predictions of all steps aren't kept."""
 FOLDS = 5
@@ -61,6 +62,8 @@ def section(study: Study, measured: Measured) -> Section:
             output=_output(study),
             lengths=asked.read.lengths,
             groups=asked.read.groups,
+            donors=DONORS if not measured.thorough else 2 * DONORS,
+            matched=MATCHED if not measured.thorough else 2 * MATCHED,
             folds=min(FOLDS, len(set(asked.read.groups or asked.read.rows.tolist()))),
             seed=measured.seed,
             progress=False if measured.quiet else None,

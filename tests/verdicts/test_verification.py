@@ -222,12 +222,13 @@ def test_several_units_get_a_probe_and_their_twins_as_many():
 
 def test_matched_sets_are_the_nearest_in_variance_and_norm_and_share_no_unit():
     variance, norms = np.array([1.0, 1.1, 9.0, 1.2, 8.0, 5.0]), np.array([3.0, 3.1, 9.0, 3.2, 8.0, 5.0])
-    assert matched((1,), variance, norms)[:2] == [(0,), (3,)]
-    pairs = matched((1, 2), variance, norms)
+    assert matched((1,), variance, norms, 99)[:2] == [(0,), (3,)]
+    pairs = matched((1, 2), variance, norms, 99)
     assert pairs[0] in ((0, 4), (3, 4)) and len(pairs) == 2
     assert len({unit for one in pairs for unit in one}) == 4 and not {1, 2} & {unit for one in pairs for unit in one}
-    assert matched((0,), variance, None)[0] == (1,)
-    assert len(matched((0,), np.arange(300.0), np.arange(300.0))) == 99 and len(matched((0,), np.arange(60.0), None)) == 39
+    assert matched((0,), variance, None, 99)[0] == (1,)
+    assert len(matched((0,), np.arange(300.0), np.arange(300.0), 99)) == 99 and len(matched((0,), np.arange(60.0), None, 99)) == 39
+    assert len(matched((0,), np.arange(60.0), None, 7)) == 7
 
 
 def test_what_reads_a_unit_is_found():

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from lstm_explain.nn.lstm import PeepholeLSTM, PeepholeLSTMCell
 from lstm_explain.recording.runner import Layer
 
-FEWEST, MOST = 39, 99
-"""Sets of units that a claim is held against: half of the layer's, between these, as far as there are so many."""
+FEWEST = 39
+"""Sets of units that a claim is held against: half of the layer's, or so many where that is fewer, as far as there are as many."""
 
 
 def outgoing(
@@ -94,14 +94,14 @@ def _same(given: Tensor, hidden: Tensor, valid: Tensor) -> bool:
     return False
 
 
-def matched(units: tuple[int, ...], variance: NDArray[np.float64], norms: NDArray[np.float64] | None) -> list[tuple[int, ...]]:
-    """Sets of other units, each as large, the most alike first: near in the ranks of variance and of the norm of what reads them."""
+def matched(units: tuple[int, ...], variance: NDArray[np.float64], norms: NDArray[np.float64] | None, most: int) -> list[tuple[int, ...]]:
+    """At most so many sets of other units, each as large, the most alike first: near in the ranks of variance and of what reads them."""
     others = np.setdiff1d(np.arange(len(variance)), units)
     places = np.stack([rankdata(one) for one in (variance, norms) if one is not None], axis=1)
     away = [others[np.argsort(((places[others] - places[unit]) ** 2).sum(1), kind="stable")].tolist() for unit in units]
     sets: list[tuple[int, ...]] = []
     free = set(others.tolist())
-    while len(free) >= len(units) and len(sets) < min(max(FEWEST, len(others) // 2), MOST):
+    while len(free) >= len(units) and len(sets) < min(max(FEWEST, len(others) // 2), most):
         one = []
         for order in away:
             nearest = next(unit for unit in order if unit in free)

@@ -53,6 +53,7 @@ class Patching:
         args: Any,
         lengths: Tensor | None,
         rounds: int,
+        most: int,
         seed: int,
     ) -> None:
         self._listener = Listener(loss, output)
@@ -73,7 +74,7 @@ class Patching:
             lambda: held.losses(rows),
         )
         variance = memory.var(0, correction=0).cpu().numpy()
-        self._matched = {units: matched(units, variance, norms) for units in dict.fromkeys(tuple(one.units) for one in claims)}
+        self._matched = {units: matched(units, variance, norms, most) for units in dict.fromkeys(tuple(one.units) for one in claims)}
         sets = dict.fromkeys([*self._matched, *(one for several in self._matched.values() for one in several)])
         self._at = {units: at for at, units in enumerate(sets)}
         self.passes = rounds * len(held.batches) * -(-len(sets) // at_once(held, self._listener, len(sets)))

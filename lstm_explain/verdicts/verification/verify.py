@@ -39,6 +39,7 @@ def verify(
     window: int = 8,
     folds: int = 5,
     donors: int = 2,
+    matched: int = 99,
     at_most: int = 20_000,
     additional_forward_args: Any = None,
     resamples: int = 1000,
@@ -89,6 +90,8 @@ def verify(
     folds : int
     donors : int
         How many other sequences each one is patched from, in turn.
+    matched : int
+        At most so many sets of other units are patched for each claim: the nearest half of the layer's, or 39 where that is fewer.
     at_most : int
         Steps that *knows* is scored on: of more, every so many of each sequence.
     additional_forward_args : optional
@@ -127,7 +130,7 @@ def verify(
         got = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
         raise InputError(f"needed inputs as a tensor (batch, time, ...), got {got}")
     batch, time = inputs.shape[:2]
-    _positive(window=window, donors=donors, at_most=at_most, resamples=resamples, permutations=permutations)
+    _positive(window=window, donors=donors, matched=matched, at_most=at_most, resamples=resamples, permutations=permutations)
     asked = claims_of(claims, layers)
     group = numbered(groups, batch)
     fold = folds_of(group, folds, seed)
@@ -145,7 +148,19 @@ def verify(
     with evaluated(model), tqdm(unit="pass", disable=None if progress is None else not progress, total=0) as bar:
         found = {
             layer: Patching(
-                model, inputs.detach(), layers[layer], layer, own, carried, loss, output, additional_forward_args, steps, donors, seed
+                model,
+                inputs.detach(),
+                layers[layer],
+                layer,
+                own,
+                carried,
+                loss,
+                output,
+                additional_forward_args,
+                steps,
+                donors,
+                matched,
+                seed,
             )
             for layer, own in by_layer.items()
         }

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from lstm_explain.analyses.attribution.gates import gate_attribution as gate_attribution
     from lstm_explain.analyses.attribution.matrix import attribution_matrix as attribution_matrix
     from lstm_explain.analyses.compare_runs import compare_runs as compare_runs
-    from lstm_explain.analyses.probing.probe import Probing as Probing
     from lstm_explain.analyses.probing.probe import probe as probe
+    from lstm_explain.analyses.probing.stream import Probing as Probing
     from lstm_explain.analyses.probing.unit_scores import unit_scores as unit_scores
     from lstm_explain.analyses.probing.untrained import untrained as untrained
     from lstm_explain.analyses.saturation import Saturation as Saturation
@@ -65,7 +65,8 @@ _HOMES = {
     "analyses.attribution.gates": ("gate_attribution",),
     "analyses.attribution.matrix": ("attribution_matrix",),
     "analyses.compare_runs": ("compare_runs",),
-    "analyses.probing.probe": ("Probing", "probe"),
+    "analyses.probing.probe": ("probe",),
+    "analyses.probing.stream": ("Probing",),
     "analyses.probing.unit_scores": ("unit_scores",),
     "analyses.probing.untrained": ("untrained",),
     "analyses.saturation": ("Saturation", "saturation"),

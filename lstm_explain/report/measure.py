@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lstm_explain.analyses.probing.labels import read, resolve
-from lstm_explain.analyses.probing.probe import Probing
 from lstm_explain.analyses.probing.result import ProbingResult
+from lstm_explain.analyses.probing.stream import Probing
 from lstm_explain.analyses.probing.untrained import untrained
 from lstm_explain.analyses.saturation import Saturation, SaturationResult
 from lstm_explain.analyses.timescale import KEEPS, Timescale, TimescaleResult

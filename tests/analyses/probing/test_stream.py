@@ -95,8 +95,8 @@ def test_a_stream_refuses_what_does_not_go_together():
     stream.update(planted(CELLS), {"y": Y}, range(6))
     with pytest.raises(lx.InputError, match="^needed label 'y' of one kind throughout, got numbers and classes$"):
         stream.update(planted(CELLS), {"y": Y * 1.0}, range(6))
-    for other in ({"folds": 3}, {"stride": 2}, {"window": 3}, {"seed": 1}):
-        with pytest.raises(lx.InputError, match="^needed streams with the same groups, folds, stride, window and seed, got others$"):
+    for other in ({"folds": 3}, {"stride": 2}, {"window": 3}, {"seed": 1}, {"signals": "cell_state"}, {"joint": True}):
+        with pytest.raises(lx.InputError, match="^needed streams with the same groups, .*, window, seed, signals and joint, got others$"):
             stream.merge(lx.Probing(range(6), **other))
 
 

@@ -33,10 +33,10 @@ def probe(
 ) -> ProbingResult:
     """What each layer's cell and hidden state tell of a label, beside what they must be compared with.
 
-    The controls answer different questions. Untrained networks and the last inputs say what training and memory have to do with it, and the
-    verdict stands against them. *Selectivity* (Hewitt & Liang 2019) says what the probe has to do with it: a probe that is as good on labels
-    drawn at random for each type of step, such as each input symbol, is able to learn types by heart, and its score may be no more
-    than that. It doesn't enter the verdict; a linear probe on few types mostly has little room for it.
+    The controls answer different questions. Untrained networks and the last inputs say what training and memory have to do with a
+    score, and the verdict stands against them. *Selectivity* (Hewitt & Liang 2019) says what the probe itself has to do with it: one that
+    does as well on labels drawn at random for each type of step, such as each input symbol, can learn types by heart, and its score
+    may be no more than that. It doesn't enter the verdict.
 
     Parameters
     ----------

@@ -26,9 +26,10 @@ Verdict = Literal["shown", "not shown", "not controlled"]
 class Probed(NamedTuple):
     """One probe's score: on all held-out steps, on those far from the deciding event, and of its best single unit.
 
-    ``units`` says which unit each fold's others chose; the score is of these, each on the fold that didn't choose it. ``control_task`` is the
-    score of a probe of the same kind, on the same features and folds, of labels that are drawn for each type of step; ``selectivity`` is how
-    far the score lies above it, on the same bootstrap samples of groups. Both are NaN without types, and for controls.
+    ``units`` says which unit each fold's others chose; the score is of these, each on the fold that didn't choose it. ``control_task`` is
+    the score of a probe of the same kind, on the same features and folds, of labels that are drawn for each type of step;
+    ``selectivity`` is how far the score lies above it, on the same bootstrap samples of groups. Both are NaN without types, for
+    controls, and where all types drew the same.
     """
 
     score: Interval

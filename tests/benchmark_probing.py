@@ -4,8 +4,8 @@
 Time is the clock's and, since others may share the machine, the process's own on all its cores; memory is the process's highest,
 and what of it was there before the first step. About 20,000 steps are kept at either length, so that memory should not grow.
 
-``--part wrong``: units, twins, inputs and labels that have nothing to do with each other, all of them slow, 200 times: the share of p-values
-of at most 5 %, and of verdicts that say *shown*. The test `test_false_positives.py` draws fewer.
+``--part wrong``: units, twins, inputs and labels that have nothing to do with each other, all of them slow, 200 times: the share of
+p-values of at most 5 %, and of verdicts that say *shown*. The test `test_false_positives.py` draws fewer.
 """
 
 import argparse

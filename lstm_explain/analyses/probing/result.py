@@ -66,7 +66,9 @@ class LabelProbing:
         How far the best probe is above each control, on the same bootstrap samples of groups; above the best of all twins in each of
         them. Long-range likewise in `above_long_range`.
     p_value : float
-        Of the best probe's score: held-out predictions against labels that are moved, the best of all probes in each draw.
+        Of the best probe's score: held-out predictions against labels that are moved, the best of all probes in each draw. Where series
+        are hardly longer than their memory it is a little too small: of 200 draws of independent AR(0.95) series of 50 steps, 9.5 %
+        (yes or no) and 5 % (numbers) came out at 5 % or below; the verdict, which needs more, was wrong in none.
     null : str
         How they are moved.
     verdict, verdict_long_range : {"shown", "not shown", "not controlled"}

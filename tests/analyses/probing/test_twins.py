@@ -6,6 +6,7 @@ import torch
 from probed import CELLS, KINDS, SYMBOLS, Steps, Y, as_label, mark_keeper, marked_sequences, one_hot, planted, recorded, slow_waves
 
 import lstm_explain as lx
+from lstm_explain.report.measure import last_two
 
 QUICK = {"resamples": 25, "permutations": 19}
 
@@ -150,3 +151,10 @@ def test_streams_take_the_same_number_of_twins_each_time():
     with pytest.raises(lx.InputError, match="^needed the same layers and controls as before, got others$"):
         stream.update(planted(CELLS), {"y": Y}, range(6), untrained=[noisy(Y, 1, 0)], inputs=SYMBOLS)
     assert stream.compute(resamples=5, permutations=5).labels["y"].steps == 54
+
+
+def test_the_types_of_a_report_are_the_last_two_symbols_and_of_features_there_are_none():
+    symbols = torch.tensor([[3, 1, 1, 3], [1, 1, 1, 0]])
+    types = last_two(symbols)
+    assert (types[0, 1:] != types[0, :-1]).all() and types[0, 2] == types[1, 1] == types[1, 2] and types[1, 0] != types[0, 2]
+    assert len(np.unique(types)) == 6 and last_two(symbols.float()) is None and last_two(symbols[:, :, None]) is None

@@ -52,9 +52,13 @@ def cost(steps):
     result = stream.compute(progress=False)
     fitting, own = time.perf_counter() - began, own + time.process_time() - used
     kept = next(iter(result.labels.values())).steps
-    print(
-        f"{steps:>9,}{kept:>9,}{collecting:>14.1f}{fitting:>11.1f}{own:>11.1f}{before:>11.0f}{collected:>14.0f}{peak():>11.0f}", flush=True
-    )
+    seconds, memory = (collecting, fitting, own), (before, collected, peak())
+    print(row(f"{steps:,}", f"{kept:,}", *(f"{one:.1f}" for one in seconds), *(f"{one:.0f}" for one in memory)), flush=True)
+
+
+def row(*cells):
+    """One line of the table of costs."""
+    return "".join(f"{cell:>15}" for cell in cells)
 
 
 def wrong(draws):
@@ -76,9 +80,7 @@ def main():
     if options.alone:
         return cost(options.steps[0])
     if options.part != "wrong":
-        print(
-            f"{'steps':>9}{'kept':>9}{'collecting, s':>14}{'fitting, s':>11}{'own, s':>11}{'at first':>11}{'collected, MB':>14}{'peak, MB':>11}"
-        )
+        print(row("steps", "kept", "collecting, s", "fitting, s", "own, s", "at first, MB", "collected, MB", "peak, MB"), flush=True)
         for steps in options.steps:
             subprocess.run([sys.executable, __file__, "--alone", "--steps", str(steps)], check=True)
     if options.part != "cost":

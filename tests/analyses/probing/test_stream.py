@@ -202,8 +202,12 @@ def test_streams_that_saw_other_things_do_not_merge_and_stay_as_they_are(second,
 
 
 def test_streams_whose_groups_came_in_another_order_do_not_merge():
-    # Groups are numbered as they come.
-    one, other = lx.Probing(range(6)), lx.Probing([1, 0, 2, 3, 4, 5])
+    # Groups are numbered as they come: of two in the same fold, one would be taken for the other.
+    one = lx.Probing(range(6), folds=3)
+    order, (first, second) = list(range(6)), [group for group, fold in one.fold_of.items() if fold == 0]
+    order[first], order[second] = second, first
+    other = lx.Probing(order, folds=3)
+    assert one.fold_of == other.fold_of
     with pytest.raises(lx.InputError, match="^needed streams with the same groups"):
         one.merge(other)
 

@@ -121,8 +121,8 @@ def test_what_cannot_be_reset_is_refused_in_one_line():
 
 def test_a_twin_is_never_the_models_own_beginning_whatever_their_seeds():
     model = torch.nn.LSTM(2, 3)
-    twins = {tuple(lx.untrained(model, seed=seed).weight_ih_l0.flatten().tolist()) for seed in [*range(100), -1, 2**31 - 1, 2**40 + 7]}
-    assert len(twins) == 103
+    twins = {tuple(lx.untrained(model, seed=seed).weight_ih_l0.flatten().tolist()) for seed in [*range(100), 2**31 - 1]}
+    assert len(twins) == 101
     for seed in [*range(300), 1234, 2024, 31337, 2**31 - 1, 2**32]:
         torch.manual_seed(seed)
         assert tuple(torch.nn.LSTM(2, 3).weight_ih_l0.flatten().tolist()) not in twins

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from lstm_explain.analyses.correlations import correlations as correlations
     from lstm_explain.analyses.probing.description_length import description_length as description_length
     from lstm_explain.analyses.probing.erasure import erase as erase
-    from lstm_explain.analyses.probing.probe import Probing as Probing
     from lstm_explain.analyses.probing.probe import probe as probe
     from lstm_explain.analyses.probing.sparse_probe import sparse_probe as sparse_probe
+    from lstm_explain.analyses.probing.stream import Probing as Probing
     from lstm_explain.analyses.probing.unit_scores import unit_scores as unit_scores
     from lstm_explain.analyses.probing.untrained import untrained as untrained
     from lstm_explain.analyses.saturation import Saturation as Saturation
@@ -83,8 +83,9 @@ _HOMES = {
     "analyses.correlations": ("Correlations", "correlations"),
     "analyses.probing.description_length": ("description_length",),
     "analyses.probing.erasure": ("erase",),
-    "analyses.probing.probe": ("Probing", "probe"),
+    "analyses.probing.probe": ("probe",),
     "analyses.probing.sparse_probe": ("sparse_probe",),
+    "analyses.probing.stream": ("Probing",),
     "analyses.probing.unit_scores": ("unit_scores",),
     "analyses.probing.untrained": ("untrained",),
     "analyses.saturation": ("Saturation", "saturation"),

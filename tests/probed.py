@@ -204,3 +204,17 @@ def slow_ridge(x, y, fold):
             errors.append(sum(((fit.predict(x[held]) - y[held]) ** 2).sum() for fit, held in held_out))
         predicted[fold == out] = fitted(rest, fits.RIDGE[int(np.argmin(errors))]).predict(x[fold == out])
     return predicted
+
+
+# ---- Nothing to find
+
+
+def falsely_shown(seed, kind, resamples=60, permutations=39):
+    """Whether the p-value is at most 5 %, and the verdict *shown*, where units, twins, inputs and label are independent slow waves."""
+    rng = np.random.default_rng(seed)
+    recording, *twins = (planted(slow_waves(rng, 15, 50, 6)) for _ in range(3))
+    label = as_label(kind, slow_waves(rng, 15, 50, 1)[:, :, 0] / 3)
+    controls = {"untrained": twins, "window": torch.as_tensor(rng.integers(0, 3, (15, 50)))}
+    found = lx.probe(recording, label, controls=controls, window=2, resamples=resamples, permutations=permutations, seed=seed)
+    found = found.labels["label"]
+    return found.p_value <= 0.05, found.verdict == "shown"

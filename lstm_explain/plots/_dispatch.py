@@ -57,7 +57,7 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
         gates        ``steps``, ``units``, ``map``              example, tokens
         matrix       (one)                                      example, tokens
         contextual   ``shares``, ``text``                       example, tokens, columns
-        probing      ``scores``, ``matrix``                     label, units
+        probing      ``scores``, ``selectivity``, ``matrix``    label, units
         unit_scores  (one)
         sparse_probe (one)
         lengths      (one)

@@ -19,15 +19,19 @@ _CONTROLS = {
 
 @draw.register
 def draw_probing(result: ProbingResult, ax: Axes, kind: str | None = None, label: str | None = None, units: int = 12) -> None:
-    """Draw each label's best probe beside its controls, or the best single cells beside all labels."""
+    """Draw each label's best probe beside its controls, or beside its control task, or the best single cells beside all labels."""
     labels: dict[str, LabelProbing] = layers_of(result.labels, label, "label")
-    if chosen("kind", kind, ("scores", "matrix")) == "scores":
-        _scores(ax, labels, result)
-    else:
-        _matrix(ax, labels, result, units)
+    match chosen("kind", kind, ("scores", "selectivity", "matrix")):
+        case "scores":
+            _scores(ax, labels, result)
+        case "selectivity":
+            _selectivity(ax, labels)
+        case _:
+            _matrix(ax, labels, result, units)
 
 
 def _scores(ax: Axes, labels: dict[str, LabelProbing], result: ProbingResult) -> None:
+    untrained = f"untrained network, best of {result.twins} (bar: all)" if result.twins > 1 else "untrained network"
     rows = np.arange(len(labels))[::-1]
     lowest = 0.0
     for row, found in zip(rows, labels.values(), strict=True):
@@ -37,8 +41,15 @@ def _scores(ax: Axes, labels: dict[str, LabelProbing], result: ProbingResult) ->
         ax.plot(best.value, row, "o", color="C0", markersize=8, label="best probe of a state (bar: 95 %)" if first else None, zorder=4)
         cell = found.best_unit()[1].unit_score
         ax.plot(cell.value, row, "^", color="C0", markersize=6, mfc="white", label="best single cell" if first else None, zorder=4)
+        if len(found.twins) > 1:
+            # Side by side with the probe's own bar, which it may lie on.
+            values = [twin.score.value for twin in found.twins]
+            lowest = min(lowest, *values)
+            ax.plot([min(values), max(values)], [row - 0.2] * 2, color="C1", linewidth=2.5, solid_capstyle="butt", zorder=2)
+            ax.plot(values, [row - 0.2] * len(values), "|", color="C1", markersize=6, zorder=2)
         for control, (name, marker, colour) in _CONTROLS.items():
             at = found.best_control(control)
+            name = untrained if control == UNTRAINED else name
             if at is not None:
                 value = at[1].score.value
                 lowest = min(lowest, value)
@@ -50,6 +61,39 @@ def _scores(ax: Axes, labels: dict[str, LabelProbing], result: ProbingResult) ->
     ax.set_xlabel("score on groups that the probe has not seen")
     ax.set_title("what linear probes find in the states, beside their controls")
     ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.16), ncols=3)
+
+
+def _selectivity(ax: Axes, labels: dict[str, LabelProbing]) -> None:
+    rows = np.arange(len(labels))[::-1]
+    lowest, known = 0.0, False
+    for row, found in zip(rows, labels.values(), strict=True):
+        best = found.probes[found.best]
+        score, task, above = best.score.value, best.control_task.value, best.selectivity
+        if np.isnan(above.value):
+            ax.text(1.04, row, "no control task", va="center", size=8, color="0.45")
+            continue
+        lowest, first, known = min(lowest, score, task), not known, True
+        ax.plot([task, score], [row, row], color="0.7", linewidth=2, zorder=2)
+        ax.plot(score, row, "o", color="C0", markersize=8, label="best probe of a state" if first else None, zorder=4)
+        ax.plot(
+            task,
+            row,
+            "D",
+            color="C3",
+            markersize=6,
+            mfc="white",
+            mew=1.6,
+            label="same, random label for each type" if first else None,
+            zorder=3,
+        )
+        ax.text(1.04, row, f"{above.value:+.3f} ({above.low:+.3f} to {above.high:+.3f})", va="center", size=8)
+    if not known:
+        raise InputError("needed a probing with a control task, got none: give types, as in probe(..., controls={'types': ...})")
+    ax.set_yticks(rows, [f"{name.replace('_', ' ')}\n({found.metric})" for name, found in labels.items()])
+    ax.set(xlim=(max(-0.25, min(-0.02, lowest - 0.02)), 1.015), ylim=(-0.6, len(rows) - 0.4))
+    ax.set_xlabel("score on groups that the probe has not seen; beside it selectivity (95 %)")
+    ax.set_title("what probes tell, beside what they can learn by heart")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.16), ncols=2)
 
 
 def _over_chance(units: UnitScoresResult) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lstm_explain.analyses.probing.labels import read, resolve
-from lstm_explain.analyses.probing.probe import Probing
 from lstm_explain.analyses.probing.result import ProbingResult
+from lstm_explain.analyses.probing.stream import Probing
 from lstm_explain.analyses.probing.untrained import untrained
 from lstm_explain.analyses.saturation import Saturation, SaturationResult
 from lstm_explain.analyses.timescale import KEEPS, Timescale, TimescaleResult
@@ -29,6 +29,17 @@ BATCH = 16
 FOLDS = 3
 PROBED = 7_000
 """About so many steps are kept for probes: of more, every so many of each sequence."""
+TWINS = 5
+"""Untrained networks beside the trained one."""
+
+
+def last_two(inputs: Tensor) -> NDArray[np.int64] | None:
+    """Which two symbols came last at each step, numbered; the first step's is its own and that there was none. None for features."""
+    if inputs.is_floating_point() or inputs.dim() != 2:
+        return None
+    symbols = inputs.cpu().numpy().astype(np.int64)
+    before = np.concatenate([np.full((len(symbols), 1), -1), symbols[:, :-1]], axis=1)
+    return (before + 1) * 2**31 + symbols
 
 
 class Clock:
@@ -83,7 +94,8 @@ def _half_of(study: Study) -> list[int]:
 class _Probes:
     """Probing of what can be probed: labels with more than one value, in enough groups, with the controls that can be had."""
 
-    def __init__(self, study: Study, seed: int) -> None:
+    def __init__(self, study: Study, seed: int, quiet: bool) -> None:
+        self._progress = False if quiet else None
         self.missing: dict[str, str] = {}
         groups = list(range(len(study.inputs))) if study.groups is None else list(study.groups)
         folds = min(FOLDS, len(set(groups)))
@@ -97,10 +109,10 @@ class _Probes:
         elif self._labels:
             stride = max(1, round(study.steps / PROBED))
             self._stream = Probing(groups, folds=folds, stride=stride, seed=seed)
-        self._twin: nn.Module | None = None
+        self._twins: list[nn.Module] = []
         if self._stream is not None:
             try:
-                self._twin = untrained(study.model, seed=seed)
+                self._twins = [untrained(study.model, seed=seed + twin) for twin in range(TWINS)]
             except InputError as error:
                 self.missing["untrained"] = str(error)
 
@@ -117,13 +129,16 @@ class _Probes:
         return True
 
     def update(self, batch: Batch, recording: Recording, lengths: Tensor | None, device: torch.device, clock: Clock) -> None:
-        """Take in one batch, and what the untrained twin makes of it."""
+        """Take in one batch, and what the untrained twins make of it."""
         if self._stream is None:
             return
-        twin = None
-        if self._twin is not None:
-            with clock("recording the untrained twin"), torch.no_grad(), record(self._twin.to(device).eval(), lengths=lengths) as twin:
-                self._twin(batch.inputs.to(device))
+        twins = []
+        states = sorted({state for layer in recording.values() for state in layer.initial})
+        for model in self._twins:
+            with clock("recording untrained twins"), torch.no_grad():
+                with record(model.to(device).eval(), lengths=lengths, signals=states, fast=True) as twin:
+                    model(batch.inputs.to(device))
+            twins.append(twin)
         time = batch.inputs.shape[1]
         try:
             with clock("probing, collecting"):
@@ -131,8 +146,9 @@ class _Probes:
                     recording,
                     {name: label[batch.rows, :time] for name, label in self._labels.items()},
                     self._groups[batch.rows],
-                    untrained=twin,
+                    untrained=twins or None,
                     inputs=batch.inputs,
+                    types=last_two(batch.inputs),
                     events={name: event[batch.rows, :time] for name, event in self._study.events.items() if name in self._labels},
                 )
         except InputError as error:
@@ -145,15 +161,15 @@ class _Probes:
         with clock("probing, fitting"):
             good = list(self._labels)
             try:
-                return self._stream.compute()
+                return self._stream.compute(progress=self._progress)
             except InputError:
                 for name in self._labels:
                     try:
-                        self._stream.compute(labels=[name], resamples=1, permutations=1)
+                        self._stream.compute(labels=[name], resamples=1, permutations=1, progress=False)
                     except InputError as error:
                         self.missing[name] = str(error)
                         good.remove(name)
-            return self._stream.compute(labels=good) if good else None
+            return self._stream.compute(labels=good, progress=self._progress) if good else None
 
 
 def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quiet: bool, thorough: bool = False) -> Measured:
@@ -172,7 +188,7 @@ def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quie
     never: set[str] | None = None
     closed: dict[str, str] = {}
     paddings: set[Padding] = set()
-    probes = _Probes(study, seed)
+    probes = _Probes(study, seed, quiet)
     nats: dict[str, list[float]] = {}
     units: dict[str, int] = {}
     gated = keeping = False

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from lstm_explain.analyses.probing.result import MAJORITY, UNTRAINED, WINDOW, LabelProbing, Probed
+from lstm_explain.analyses.probing.result import MAJORITY, UNTRAINED, WINDOW, LabelProbing, ProbingResult
 from lstm_explain.display import number
 from lstm_explain.plots import panels, plot
 from lstm_explain.report.measure import Measured
@@ -26,7 +26,7 @@ def section(study: Study, measured: Measured) -> Section:
     controlled = all(found.verdict != "not controlled" for found in result.labels.values())
     of = f"{number(len(shown))} of {number(len(result.labels))} labels"
     if controlled:
-        finding = f"For {of} the states tell more than an untrained network, the last {result.window} inputs and the majority do" + (
+        finding = f"For {of} the states tell more than {_twins(result)}, the last {result.window} inputs and the majority do" + (
             f": {'; '.join(_said(name, result.labels[name]) for name in shown)}." if shown else "."
         )
         finding += f" Of these {number(len(far))} hold more than {result.window} steps after the deciding event as well." if shown else ""
@@ -35,6 +35,7 @@ def section(study: Study, measured: Measured) -> Section:
         finding = f"{number(len(result.labels))} labels were probed for, but not controlled: nothing follows from these scores."
     scores, (ax,) = panels(8.2, 2.1 + 0.42 * len(result.labels))
     plot(result, ax, title=f"{of}: the best probe of a state is above every control")
+    selective = [name for name, found in result.labels.items() if np.isfinite(found.probes[found.best].selectivity.value)]
     cells, (ax,) = panels(4.2 + 0.9 * len(result.labels), 4.2)
     plot(result, ax, kind="matrix")
     family = {name: int((found.units.p_values_family <= 0.05).sum()) for name, found in result.labels.items()}
@@ -44,9 +45,8 @@ def section(study: Study, measured: Measured) -> Section:
         title=TITLE,
         finding=finding,
         pictures=(
-            Picture(
-                "probing_scores", scores, f"Probe scores beside an untrained network, an input window and the majority; shown for {of}."
-            ),
+            Picture("probing_scores", scores, f"Probe scores beside {_twins(result)}, an input window and the majority; shown for {of}."),
+            *([_by_heart(result, selective)] if selective else []),
             Picture(
                 "probing_units",
                 cells,
@@ -59,22 +59,57 @@ def section(study: Study, measured: Measured) -> Section:
         method=(
             f"Linear probes: logistic regression for classes, ridge for numbers, fitted on some of {number(result.groups)} groups and "
             f"scored on the others, in {number(result.folds)} folds; every {_ordinal(result.stride)} step of each sequence was kept for "
-            "classes and scores, and ridge fits use all steps. Each layer's cell and hidden state was probed; the best is shown, and the "
-            "untrained network, which has the same layers with fresh weights, gets the same choice. The best cell was chosen on the "
-            f"folds that it isn't scored on. Intervals are from {number(result.resamples)} bootstrap draws of groups, p-values from labels "
-            "that are shifted in a circle within their sequence, against the same held-out predictions. Shown means that the 95 % interval "
+            "classes and scores, and ridge fits use all steps. Each layer's cell and hidden state was probed; the best is shown. "
+            + _controls(result, bool(selective))
+            + "The best cell was chosen on the folds that it isn't scored on, and so was the best one of every control. "
+            + f"Intervals are from {number(result.resamples)} bootstrap draws of groups, p-values from labels that are shifted in a circle "
+            "within their sequence, against the same held-out predictions. Shown means that the 95 % interval "
             "of the difference lies above zero for every control, and p is at most 0.05."
         ),
         not_shown=" ".join(
             [f"{_words(name)}: {why}." for name, why in missing.items()]
             + ([f"{number(unconverged)} fits had not converged."] if unconverged else [])
             + [
-                "That a state tells a label doesn't say that the network uses it. One untrained network stands for all; another draw of "
-                "its weights would score a little differently. A label that isn't shown may still be known, to a better "
+                "That a state tells a label doesn't say that the network uses it. A label that isn't shown may still be known, to a better "
                 "probe or on more text."
             ]
         ),
         numbers=_with_reasons(result.to_dict()) | {"shown": shown, "shown_long_range": far, "units_family": family, "missing": missing},
+    )
+
+
+def _twins(result: ProbingResult) -> str:
+    return "an untrained network" if result.twins < 2 else f"each of {number(result.twins)} untrained networks"
+
+
+def _controls(result: ProbingResult, selective: bool) -> str:
+    """What stands beside the probes, in sentences."""
+    said = ""
+    if result.twins:
+        said = (
+            f"{number(result.twins)} untrained networks, which have the same layers with fresh weights, get the same choice each, and the "
+            "best of them is the control: a difference is taken from the highest of them in each bootstrap draw. "
+            if result.twins > 1
+            else "The untrained network, which has the same layers with fresh weights, gets the same choice. "
+        )
+    if selective:
+        said += (
+            "Selectivity (Hewitt & Liang 2019) is how far a probe's score lies above that of the same probe on a control task: every pair "
+            "of last two symbols gets one label at random, as frequent as the label's own. Low selectivity says that the probe can learn "
+            "symbols by heart; it doesn't enter the verdict. "
+        )
+    return said
+
+
+def _by_heart(result: ProbingResult, selective: list[str]) -> Picture:
+    figure, (ax,) = panels(8.2, 2.1 + 0.42 * len(result.labels))
+    plot(result, ax, kind="selectivity")
+    above = [name for name in selective if result.labels[name].probes[result.labels[name].best].selectivity.low > 0]
+    return Picture(
+        "probing_selectivity",
+        figure,
+        f"The same probes on labels drawn at random for each pair of last two symbols; for {number(len(above))} of "
+        f"{number(len(selective))} labels the probe is more than that: its selectivity lies above zero.",
     )
 
 
@@ -84,8 +119,11 @@ def _with_reasons(value: Any) -> Any:
         return [_with_reasons(item) for item in value]
     if not isinstance(value, dict):
         return value
+    no_task = "it has no control task: the network's own probes have one, where inputs are symbols and these drew unequal labels"
     reasons = {
-        f"{key}_none": "it isn't defined: no steps, or no pairs of unequal ones, that it could be scored on"
+        f"{key}_none": no_task
+        if key in ("control_task", "selectivity")
+        else "it isn't defined: no steps, or no pairs of unequal ones, that it could be scored on"
         for key, item in value.items()
         if item is None
     }
@@ -94,7 +132,7 @@ def _with_reasons(value: Any) -> Any:
 
 def _said(name: str, found: LabelProbing) -> str:
     untrained = found.best_control(UNTRAINED)
-    beside = "" if untrained is None else f" (untrained {untrained[1].score.value:.2f})"
+    beside = "" if untrained is None else f" (untrained {found.spread(2)})"
     return f"{_words(name)}, {found.metric} {found.probes[found.best].score.value:.2f}{beside}"
 
 
@@ -115,10 +153,12 @@ def _table(study: Study, measured: Measured) -> Table:
         "best probe",
         "95 %",
         "majority",
-        "untrained",
+        "untrained" if result.twins < 2 else f"{number(result.twins)} untrained",
         "last inputs",
+        "selectivity",
         "best single cell",
         "untrained's best cell",
+        "best of the last inputs",
         f"> {result.window} steps on",
         f"untrained, > {result.window} steps on",
         "p",
@@ -128,8 +168,8 @@ def _table(study: Study, measured: Measured) -> Table:
     rows = []
     for name, found in result.labels.items():
         best = found.probes[found.best]
-        controls = {of: found.best_control(of) for of in (MAJORITY, UNTRAINED, WINDOW)}
-        twin = controls[UNTRAINED]
+        window = found.controls.get(WINDOW)
+        above = best.selectivity
         layer, cell = found.best_unit()
         units = sorted(set(cell.units))
         rows.append(
@@ -138,25 +178,21 @@ def _table(study: Study, measured: Measured) -> Table:
                 found.metric,
                 f"{best.score.value:.2f} ({found.best.replace('_', ' ')})",
                 f"{best.score.low:.2f} to {best.score.high:.2f}",
-                *(_value(one) for one in controls.values()),
+                f"{found.controls[MAJORITY].score.value:.2f}",
+                found.spread(2),
+                "–" if window is None else _or_dash(window.score.value),
+                "–" if np.isnan(above.value) else f"{above.value:.2f} ({above.low:.2f} to {above.high:.2f})",
                 f"{cell.unit_score.value:.2f} ({layer.rsplit(' ', 1)[0]} {', '.join(map(str, units))})",
-                _control_cell(found),
+                _or_dash(found.best_untrained_unit()),
+                "–" if window is None else _or_dash(window.unit_score.value),
                 _or_dash(best.long_range.value),
-                "–" if twin is None else _or_dash(twin[1].long_range.value),
+                _or_dash(max((one.long_range.value for of, one in found.controls.items() if of.startswith(UNTRAINED)), default=np.nan)),
                 f"{found.p_value:.3f}",
                 found.verdict,
                 found.verdict_long_range if np.isfinite(best.long_range.value) else "no such steps",
             )
         )
     return Table("What linear probes find, label by label, on groups that they haven't seen", header, tuple(rows))
-
-
-def _value(control: tuple[str, Probed] | None) -> str:
-    return "–" if control is None else f"{control[1].score.value:.2f}"
-
-
-def _control_cell(found: LabelProbing) -> str:
-    return _or_dash(found.best_untrained_unit())
 
 
 def _or_dash(value: float) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from mechanisms import leaky_bank
 
 import lstm_explain as lx
 from lstm_explain.analyses.ablation.predictions import predictions
+from lstm_explain.analyses.probing.scores import Interval
 from lstm_explain.plots import STYLE, panels
 
 
@@ -24,8 +26,12 @@ def results():
     inputs = torch.randn(12, 30, 3)
     with torch.no_grad(), lx.record(model, lengths=[30] * 12) as several:
         model(inputs)
-    with torch.no_grad(), lx.record(twin := lx.untrained(model), lengths=[30] * 12) as control:
-        twin(inputs)
+    twins = []
+    for seed in range(2):
+        with torch.no_grad(), lx.record(twin := lx.untrained(model, seed=seed), lengths=[30] * 12) as control:
+            twin(inputs)
+        twins.append(control)
+    controls = {"untrained": twins, "window": inputs, "types": (inputs[:, :, 0] > 0).int().numpy()}
     labels = {
         "warm": inputs[:, :, 0].numpy() > 0,
         "sum": inputs[:, :, 1].cumsum(1).numpy(),
@@ -54,7 +60,7 @@ def results():
         "text": lx.unit_text(recording, text[:30], layer="l1", unit=2, marks=[c == "'" for c in text[:30]]),
         "why": lx.attribute(model, inputs[:2], target=(-1, 2), lengths=[30, 20]),
         "steps": lx.attribute(model, inputs[:2], target=(-1, 2), lengths=[30, 20], method="occlusion"),
-        "probing": lx.probe(several, labels, controls={"untrained": control, "window": inputs}, folds=3, permutations=99),
+        "probing": lx.probe(several, labels, controls=controls, folds=3, permutations=99),
         "units": lx.unit_scores(several["l1"].steps("cell_state").numpy(), labels["warm"].ravel(), permutations=99),
         "runs": lx.compare_runs(recording, edited, layer="l1", units=[2, 4]),
         "clamped": lx.compare_runs(recording, edited, layer="l1", units=2, signal="forget_gate", sequence=1),
@@ -88,6 +94,7 @@ PICTURES = [
     ("steps", {}),
     ("probing", {}),
     ("probing", {"label": "warm"}),
+    ("probing", {"kind": "selectivity"}),
     ("probing", {"kind": "matrix", "units": 3}),
     ("units", {}),
     ("ablation", {}),
@@ -288,6 +295,28 @@ def test_every_label_has_its_probe_and_its_controls_where_their_scores_are(resul
         assert {(round(value, 9), row) for value in values} <= drawn
     assert [tick.get_text().split("\n")[0] for tick in ax.get_yticklabels()] == ["warm", "sum", "third"]
     assert {text.get_text().split("  ")[1] for text in ax.texts} == {found.verdict for found in probing.labels.values()}
+
+
+def test_twins_are_drawn_as_a_range_and_the_highest_of_them_as_the_control(results):
+    probing = results["probing"]
+    ax = lx.plot(probing, axes())
+    spans = [line for line in ax.lines if line.get_color() == "C1" and line.get_linestyle() == "-" and line.get_linewidth() == 2.5]
+    for span, found in zip(spans, probing.labels.values(), strict=True):
+        values = [twin.score.value for twin in found.twins]
+        assert span.get_xdata().tolist() == [min(values), max(values)] and max(values) == found.best_control("untrained")[1].score.value
+    assert "untrained network, best of 2 (bar: all)" in [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_selectivity_lies_between_the_probe_and_its_control_task(results):
+    probing = results["probing"]
+    ax = lx.plot(probing, axes(), kind="selectivity")
+    for line, text, found in zip(ax.lines[::3], ax.texts, probing.labels.values(), strict=True):
+        best = found.probes[found.best]
+        assert line.get_xdata().tolist() == [best.control_task.value, best.score.value]
+        assert text.get_text().startswith(f"{best.score.value - best.control_task.value:+.3f} ({best.selectivity.low:+.3f} to")
+    without = replace(probing, labels={"warm": replace(found, probes={found.best: best._replace(selectivity=Interval(*[np.nan] * 3))})})
+    with pytest.raises(lx.InputError, match=r"^needed a probing with a control task, got none: give types, as in probe\("):
+        lx.plot(without, axes(), kind="selectivity")
 
 
 def test_the_matrix_names_the_best_cell_of_every_label_and_brackets_what_is_not_shown(results):

@@ -49,6 +49,7 @@ def test_it_writes_a_report_and_prints_its_path(report_of):
         "attribution_deletion",
         "attribution_agreement",
         "probing_scores",
+        "probing_selectivity",
         "probing_units",
         "ablation_effects",
         "ablation_removal",

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve
 from scipy.stats import rankdata
 
 from lstm_explain.accumulators import Gram
 from lstm_explain.analyses.probing.labels import Truth
+from lstm_explain.analyses.probing.solvers import Normal, newton
 from lstm_explain.errors import InputError
 
 RIDGE = 10.0 ** np.arange(-6, 3, 2)
@@ -29,11 +29,22 @@ class Fitted(NamedTuple):
     unconverged: int = 0
 
 
-def ridge(features: Any, fold: NDArray[np.int64], grams: Mapping[int, Gram]) -> Fitted:
-    """Ridge regression (Hoerl & Kennard 1970) from each fold's sums of products; `features` are the steps to predict."""
+def ridge(features: Any, fold: NDArray[np.int64], grams: Mapping[int, Gram], shared: dict[tuple[int, ...], Normal] | None = None) -> Fitted:
+    """Ridge regression (Hoerl & Kennard 1970) from each fold's sums of products; `features` are the steps to predict.
+
+    Targets that are defined at the same steps can share what their equations have in common: give the same `shared` to each.
+    """
+    shared, size = {} if shared is None else shared, features.shape[1]
+
+    def fit(folds: list[int], penalty: float) -> tuple[NDArray[np.float64], float]:
+        inside = [grams[one] for one in folds]
+        if tuple(folds) not in shared:
+            shared[tuple(folds)] = Normal(inside, size)
+        return shared[tuple(folds)].weights(inside, penalty)
+
     predicted = np.zeros(features.shape[0])
     for out in sorted(grams):
-        inside = [one for one in grams if one != out]
+        inside = [one for one in sorted(grams) if one != out]
         if not inside:
             raise InputError("needed a number that is defined in at least two folds of groups, got one: give more groups, or fewer folds")
         # With one fold to fit on there is none to choose by.
@@ -41,39 +52,13 @@ def ridge(features: Any, fold: NDArray[np.int64], grams: Mapping[int, Gram]) -> 
         if len(inside) > 1:
             errors = np.zeros(len(RIDGE))
             for held in inside:
-                fit = _Ridge(_sum([grams[one] for one in inside if one != held]), features.shape[1])
-                errors += [_squared_error(grams[held], *fit(one)) for one in RIDGE]
+                rest = [one for one in inside if one != held]
+                errors += [_squared_error(grams[held], *fit(rest, one)) for one in RIDGE]
             penalty = RIDGE[int(errors.argmin())]
-        weights, intercept = _Ridge(_sum([grams[one] for one in inside]), features.shape[1])(penalty)
+        weights, intercept = fit(inside, penalty)
         here = fold == out
         predicted[here] = features[here] @ weights + intercept
     return Fitted(predicted)
-
-
-def _sum(grams: list[Gram]) -> Gram:
-    total = Gram()
-    for gram in grams:
-        total.merge(gram)
-    return total
-
-
-class _Ridge:
-    """The normal equations of standardised features."""
-
-    def __init__(self, gram: Gram, size: int) -> None:
-        gram = _sum([gram])
-        gram.pad(size)
-        mean, self._y = gram.x / gram.n, gram.y / gram.n
-        variance = np.maximum(np.diag(gram.xx) / gram.n - mean**2, 0)
-        # A feature that is constant but for rounding carries nothing.
-        alive = variance > 1e-12 * (1e-12 + mean**2)
-        self._mean, self._scale = mean, np.where(alive, np.sqrt(np.where(alive, variance, 1.0)), np.inf)
-        self._a = (gram.xx / gram.n - np.outer(mean, mean)) / np.outer(self._scale, self._scale)
-        self._b = (gram.xy / gram.n - mean * self._y) / self._scale
-
-    def __call__(self, penalty: float) -> tuple[NDArray[np.float64], float]:
-        weights = solve(self._a + penalty * np.eye(len(self._b)), self._b, assume_a="pos") / self._scale
-        return weights, float(self._y - weights @ self._mean)
 
 
 def _squared_error(gram: Gram, weights: NDArray[np.float64], intercept: float) -> float:
@@ -83,35 +68,41 @@ def _squared_error(gram: Gram, weights: NDArray[np.float64], intercept: float) -
 
 
 def logistic(name: str, features: Any, truth: Truth, fold: NDArray[np.int64]) -> Fitted:
-    """Logistic regression (scikit-learn, C = 1) on standardised features; of two classes the log-odds, of more the likeliest.
+    """Logistic regression (scikit-learn's, C = 1) on standardised features; of two classes the log-odds, of more the likeliest.
 
     Raises
     ------
     InputError
         If all folds but one have one class only.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     predicted, unconverged = np.zeros(features.shape[0]), 0
     dense = isinstance(features, np.ndarray)
-    few = truth.kind == "binary" and dense
     for out in np.unique(fold):
         here = fold == out
         if len(np.unique(truth.values[~here])) < 2:
             raise InputError(f"needed two classes of label {name!r} outside each fold, got one: give more groups, or fewer folds")
-        probe = make_pipeline(
-            StandardScaler(with_mean=dense, with_std=dense),
-            LogisticRegression(C=LOGISTIC, solver="newton-cholesky" if few else "lbfgs", max_iter=1000),
-        )
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ConvergenceWarning)
-            probe.fit(features[~here], truth.values[~here])
-        unconverged += any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
-        predicted[here] = probe.decision_function(features[here]) if truth.kind == "binary" else probe.predict(features[here])
+        scaler = StandardScaler(with_mean=dense, with_std=dense).fit(features[~here])
+        inside, outside = scaler.transform(features[~here]), scaler.transform(features[here])
+        if truth.kind == "binary" and dense:
+            fit = newton(inside, truth.values[~here] == 1)
+            predicted[here], converged = outside @ fit.weights + fit.intercept, fit.converged
+        else:
+            predicted[here], converged = _by_scikit_learn(inside, outside, truth, truth.values[~here])
+        unconverged += not converged
     return Fitted(predicted, unconverged)
+
+
+def _by_scikit_learn(inside: Any, outside: Any, truth: Truth, labels: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        probe = LogisticRegression(C=LOGISTIC, max_iter=1000).fit(inside, labels)
+    converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+    return probe.decision_function(outside) if truth.kind == "binary" else probe.predict(outside), converged
 
 
 def majority(truth: Truth, fold: NDArray[np.int64]) -> Fitted:

@@ -26,8 +26,6 @@ from lstm_explain.verdicts.faithfulness.setting import Setting
 
 SIMILAR = 0.5
 """A rank correlation below this leaves less than a quarter of the ranks' variance to what was there before."""
-_SEED = 0x9E3779B9
-"""Added to the seed: with the one that a model was made with, its weights before training would come back."""
 _WORDS = {
     "i": "input_gate",
     "f": "forget_gate",
@@ -141,7 +139,7 @@ def randomisation(
     parts = parts_of(model)
     if not parts:
         raise InputError("needed a model with parameters, got none to draw anew")
-    twin, cascade, alone = untrained(model, seed=_SEED + seed), copy.deepcopy(model), copy.deepcopy(model)
+    twin, cascade, alone = untrained(model, seed=seed), copy.deepcopy(model), copy.deepcopy(model)
     fresh, own = dict(twin.named_parameters()), dict(model.named_parameters())
     largest = float(np.abs(was.attributions).max())
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in ("cascade", "alone", "anew")}
@@ -164,7 +162,7 @@ def randomisation(
     for name in ("anew", "anew_size"):
         found[name].append(found[name.replace("anew", "cascade")][-1])
     for other in range(1, twins):
-        compare("anew", untrained(model, seed=_SEED + seed + other))
+        compare("anew", untrained(model, seed=seed + other))
     stacked = {name: np.stack(each) for name, each in found.items()}
     members = {name: _mean(each)[None] if name.startswith("anew") else each for name, each in stacked.items()}
     means = {name: over_sequences(each, group, times) for name, each in members.items()}

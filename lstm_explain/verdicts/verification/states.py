@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lstm_explain.analyses.ablation.held import evaluated
-from lstm_explain.analyses.probing.probe import _one_hot, _window
+from lstm_explain.analyses.probing.sources import one_hot
+from lstm_explain.analyses.probing.sources import window as last_inputs
 from lstm_explain.analyses.probing.untrained import untrained
 from lstm_explain.errors import InputError, as_input_error
 from lstm_explain.recording.runner import record
@@ -69,5 +70,5 @@ def numbers(values: Tensor) -> NDArray[Any]:
 
 def windowed(inputs: Tensor, valid: NDArray[np.bool_], window: int, keep: NDArray[np.bool_]) -> Any:
     """The last inputs at each kept step ``(step, feature)``, dense or one-hot."""
-    seen = _window(inputs, valid, window)[keep[valid]]
-    return _one_hot(seen, int(seen.max()) + 1) if seen.dtype.kind == "i" else seen.astype(np.float64)
+    seen = last_inputs(inputs, valid, window)[keep[valid]]
+    return one_hot(seen, int(seen.max()) + 1) if seen.dtype.kind == "i" else seen.astype(np.float64)

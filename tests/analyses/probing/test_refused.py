@@ -25,7 +25,7 @@ import lstm_explain as lx
         ({"groups": "aabbcc"}, "needed at least 5 groups for 5 folds, got 3: give finer groups, or fewer folds"),
         ({"folds": 1}, "needed at least 2 folds, and a positive stride and window, got 1, 1 and 8"),
         ({"window": 0}, "needed at least 2 folds, and a positive stride and window, got 5, 1 and 0"),
-        ({"controls": {"random": SYMBOLS}}, "needed controls named untrained and window, got 'random'"),
+        ({"controls": {"random": SYMBOLS}}, "needed controls named untrained, window and types, got 'random'"),
         ({"controls": {"untrained": planted(CELLS, name="l1")}}, "needed the untrained recording of the same layers, l0, got l1"),
         ({"controls": {"untrained": {}}}, "needed the untrained recording of the same layers, l0, got none"),
         ({"controls": {"untrained": planted(CELLS, lengths=[8] * 6)}}, "needed recordings of the same steps .* got others in untrained l0"),

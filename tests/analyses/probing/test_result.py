@@ -27,6 +27,6 @@ def test_the_result_reads_and_exports():
     assert binary["probes"]["l0 cell_state"]["score"]["value"] == result.labels["binary"].probes["l0 cell_state"].score.value
     assert binary["probes"]["l0 cell_state"]["long_range"] is None and exported["labels"]["categorical"]["mean"] is None
     frame = result.to_frame()
-    assert frame.shape == (4 * 6, 12) and frame["source"].tolist()[:2] == ["l0 cell_state", "l0 hidden_state"]
+    assert frame.shape == (4 * 6, 18) and frame["source"].tolist()[:2] == ["l0 cell_state", "l0 hidden_state"]
     assert frame["unit_score_high"][0] == result.labels["binary"].probes["l0 cell_state"].unit_score.high
     assert result.labels["continuous"].mean == pytest.approx(np.nanmean(labels["continuous"]))

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import lstm_explain as lx
+from lstm_explain.analyses.probing.untrained import _apart
 
 
 class Tied(nn.Module):
@@ -118,11 +119,25 @@ def test_what_cannot_be_reset_is_refused_in_one_line():
         lx.untrained({})
 
 
-def test_a_model_that_was_never_trained_has_its_twin_whatever_their_seeds():
-    torch.manual_seed(0)
+def test_a_twin_is_never_the_models_own_beginning_whatever_their_seeds():
     model = torch.nn.LSTM(2, 3)
-    assert not torch.equal(lx.untrained(model, seed=1).weight_ih_l0, model.weight_ih_l0)
-    assert torch.equal(lx.untrained(model, seed=0).weight_ih_l0, model.weight_ih_l0)
+    twins = {tuple(lx.untrained(model, seed=seed).weight_ih_l0.flatten().tolist()) for seed in [*range(100), 2**31 - 1]}
+    assert len(twins) == 101
+    for seed in [*range(300), 1234, 2024, 31337, 2**31 - 1, 2**32]:
+        torch.manual_seed(seed)
+        assert tuple(torch.nn.LSTM(2, 3).weight_ih_l0.flatten().tolist()) not in twins
+
+
+def test_seeds_below_two_to_the_31_have_twins_of_their_own():
+    # What the processor's generator reads of a seed, its last 32 bits, is never a small number; and an odd factor leaves no two alike.
+    seeds = [_apart(seed) for seed in [*range(50_000), 2**31 - 1, 2**30, -3]]
+    assert len(set(seeds)) == 50_003 and all(2**31 <= seed < 2**32 for seed in seeds)
+
+
+@pytest.mark.parametrize("seed", [1.5, "1", None])
+def test_a_seed_is_a_whole_number(seed):
+    with pytest.raises(lx.InputError, match="^needed seed as a whole number, got"):
+        lx.untrained(nn.LSTM(2, 3), seed=seed)
 
 
 class Scaled(nn.Linear):

@@ -7,7 +7,7 @@ from mechanisms import counter
 from probed import KINDS, as_label, mark_keeper, marked_sequences, one_hot, planted, probed_marks, recorded, slow_waves
 
 import lstm_explain as lx
-from lstm_explain.analyses.probing.probe import _verdict
+from lstm_explain.analyses.probing.judging import verdict as judged
 from lstm_explain.analyses.probing.scores import Interval
 
 
@@ -118,7 +118,7 @@ def test_the_counter_counts_in_its_cell_and_not_in_its_hidden_state():
 )
 def test_shown_is_above_every_control_and_not_chance(lows, p_value, verdict):
     above = {name: Interval(0.2, low, 0.3) for name, low in lows.items()}
-    assert _verdict(True, above, p_value) == verdict and _verdict(False, above, p_value) == "not controlled"
+    assert judged(True, above, p_value) == verdict and judged(False, above, p_value) == "not controlled"
 
 
 def test_an_independent_label_is_hardly_ever_shown():

@@ -27,7 +27,7 @@ from lstm_explain.trajectory import Padding, together
 
 BATCH = 16
 FOLDS = 3
-PROBED = 7_000
+PROBED = 4_000
 """About so many steps are kept for probes: of more, every so many of each sequence."""
 TWINS = 5
 """Untrained networks beside the trained one."""

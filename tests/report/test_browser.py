@@ -41,7 +41,7 @@ def test_no_errors_no_requests_and_every_picture_shows(browser, address, options
     page, said, asked = opened(browser, address, **options)
     assert (said, asked) == ([], [])
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 100)")
-    assert page.evaluate("document.images.length") == 13
+    assert page.evaluate("document.images.length") == 14
     assert page.evaluate("window.pwned") is None
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert page.evaluate("getComputedStyle(document.body).margin") == "0px"

@@ -3,13 +3,13 @@
 Several labellings of the same steps are coded side by side, since what a probe needs to know of the states is the same for all.
 """
 
-import warnings
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr, logsumexp
 
+from lstm_explain.analyses.probing.fits import regressed
 from lstm_explain.analyses.probing.labels import Kind, Truth
 
 FRACTIONS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
@@ -166,14 +166,6 @@ def _logistic(
     before: NDArray[np.float64], seen: NDArray[np.int64], here: NDArray[np.float64], penalty: float
 ) -> tuple[NDArray[np.float64], bool]:
     """Log-odds ``(step, class)`` of the classes that were seen, by logistic regression; and whether it converged."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    two = len(np.unique(seen)) == 2
-    probe = LogisticRegression(C=1 / penalty, solver="newton-cholesky" if two else "lbfgs", max_iter=1000)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
-        probe.fit(before, seen)
-    decision = probe.decision_function(here)
-    converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+    probe, converged = regressed(before, seen, 1 / penalty)
+    decision, two = probe.decision_function(here), len(probe.classes_) == 2
     return np.stack([np.zeros_like(decision), decision], axis=1) if two else decision, converged

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lstm_explain.analyses.probing.codes import FRACTIONS, Code, code_lengths
 from lstm_explain.analyses.probing.labels import Kind
 from lstm_explain.analyses.probing.rows import rows
+from lstm_explain.analyses.probing.threads import one_thread
 from lstm_explain.analyses.probing.unit_scores import Moved, Null, null_for
 from lstm_explain.display import jsonable, number, table
 from lstm_explain.errors import InputError
@@ -114,6 +115,7 @@ class DescriptionLengthResult:
         return DataFrame({name: getattr(self, name) for name in names}).rename_axis("portion")
 
 
+@one_thread()
 def description_length(
     states: NDArray[Any],
     labels: NDArray[Any],

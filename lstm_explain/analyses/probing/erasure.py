@@ -17,6 +17,7 @@ from lstm_explain.analyses.probing.held_out import PIECES, Mean, ask, folds_of
 from lstm_explain.analyses.probing.labels import Kind
 from lstm_explain.analyses.probing.rows import Rows, rows
 from lstm_explain.analyses.probing.scores import METRICS, Interval, draws, interval, score
+from lstm_explain.analyses.probing.threads import one_thread
 from lstm_explain.display import jsonable, table
 from lstm_explain.errors import InputError
 
@@ -114,6 +115,7 @@ class ErasureResult:
         return DataFrame(self.intervals(), index=list(Interval._fields)).T.rename_axis("states")
 
 
+@one_thread()
 def erase(
     states: NDArray[Any],
     labels: NDArray[Any],

@@ -4,14 +4,13 @@
 chosen, or states are changed, by what the other folds say. The probes are the same ones.
 """
 
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
-from lstm_explain.analyses.probing.fits import LOGISTIC, RIDGE
+from lstm_explain.analyses.probing.fits import RIDGE, regressed
 from lstm_explain.analyses.probing.labels import Truth
 from lstm_explain.analyses.probing.rows import Rows
 from lstm_explain.analyses.probing.scores import Score
@@ -72,19 +71,14 @@ def ask(truth: Truth, known: NDArray[Any], of: NDArray[np.bool_], asked: NDArray
     """
     if truth.kind == "continuous":
         return Told(_ridge(known, truth.values[of], fold[of], asked))
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    binary = truth.kind == "binary"
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=LOGISTIC, solver="newton-cholesky" if binary else "lbfgs", max_iter=1000))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
-        probe.fit(known, truth.values[of])
-    decision = probe.decision_function(asked).round(DECIMALS)
-    predicted = decision if binary else probe.classes_[(decision > 0).astype(int) if decision.ndim == 1 else decision.argmax(1)]
-    return Told(predicted.astype(np.float64), not any(issubclass(one.category, ConvergenceWarning) for one in caught))
+    scaler = StandardScaler().fit(known)
+    probe, converged = regressed(scaler.transform(known), truth.values[of])
+    decision = probe.decision_function(scaler.transform(asked)).round(DECIMALS)
+    many = truth.kind != "binary"
+    predicted = probe.classes_[(decision > 0).astype(int) if decision.ndim == 1 else decision.argmax(1)] if many else decision
+    return Told(predicted.astype(np.float64), converged)
 
 
 def _ridge(x: NDArray[Any], y: NDArray[np.float64], fold: NDArray[np.int64], asked: NDArray[Any]) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from lstm_explain.analyses.probing.held_out import PIECES, Mean, ask, folds_of
 from lstm_explain.analyses.probing.labels import Kind
 from lstm_explain.analyses.probing.rows import Rows, rows
 from lstm_explain.analyses.probing.scores import METRICS, Interval, Score, draws, interval, score
+from lstm_explain.analyses.probing.threads import one_thread
 from lstm_explain.display import jsonable, table
 from lstm_explain.errors import InputError
 
@@ -128,6 +129,7 @@ class SparseProbeResult:
         return DataFrame(columns, index=list(self.counts)).rename_axis("units")
 
 
+@one_thread()
 def sparse_probe(
     states: NDArray[Any],
     labels: NDArray[Any],

@@ -16,6 +16,7 @@ from lstm_explain.analyses.probing.labels import Given, changes, read, resolve, 
 from lstm_explain.analyses.probing.result import UNTRAINED, WINDOW, ProbingResult, memories
 from lstm_explain.analyses.probing.scores import draws
 from lstm_explain.analyses.probing.sources import Source
+from lstm_explain.analyses.probing.threads import one_thread
 from lstm_explain.errors import InputError
 from lstm_explain.recording.recording import Recording
 from lstm_explain.trajectory import Padding, together
@@ -187,6 +188,7 @@ class Probing:
         self._symbols = max(self._symbols, other._symbols)
         self._types |= other._types
 
+    @one_thread()
     def compute(
         self, *, labels: Sequence[str] | None = None, resamples: int = 1000, permutations: int = 499, progress: bool | None = None
     ) -> ProbingResult:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from lstm_explain.analyses.ablation.held import Loss, evaluated
 from lstm_explain.analyses.ablation.intervals import draws
 from lstm_explain.analyses.probing.scores import METRICS
+from lstm_explain.analyses.probing.threads import one_thread
 from lstm_explain.errors import InputError
 from lstm_explain.recording.runner import layers_in, unwrapped
 from lstm_explain.trajectory import checked_lengths, together
@@ -197,6 +198,7 @@ def _positive(**given: Any) -> None:
             raise InputError(f"needed {name} as a positive whole number, got {value!r}")
 
 
+@one_thread()
 def _known(
     claims: Sequence[Claim],
     labels: Mapping[str, Label],

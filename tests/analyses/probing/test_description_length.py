@@ -31,8 +31,8 @@ def slow_classes(x, y, ends, classes, penalties):
             if (counts > 0).sum() < 2:
                 costs.append(alone)
                 continue
-            solver = "newton-cholesky" if (counts > 0).sum() == 2 else "lbfgs"
-            probe = make_pipeline(StandardScaler(), LogisticRegression(C=1 / penalty, solver=solver, max_iter=1000)).fit(
+            how = {"solver": "newton-cholesky", "tol": 1e-8} if (counts > 0).sum() == 2 else {}
+            probe = make_pipeline(StandardScaler(), LogisticRegression(C=1 / penalty, max_iter=1000, **how)).fit(
                 x[:begin], y[:begin]
             )
             there = list(probe.classes_)

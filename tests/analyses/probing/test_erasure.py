@@ -126,7 +126,7 @@ def slow_auc(kept, y, seed=0, folds=5):
     for out, held in enumerate(split):
         others = [one for place, one in enumerate(split) if place != out]
         known, changed = kept(others)
-        probe = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky")).fit(changed[known], y[known])
+        probe = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky", tol=1e-8)).fit(changed[known], y[known])
         count = y[held].sum() * (~y[held]).sum()
         right += count * roc_auc_score(y[held], probe.decision_function(changed[held]))
         pairs += count

@@ -32,9 +32,9 @@ FEWEST = 9
 EACH, MOST = 2, 12
 """Claims for each label, and in all."""
 CHOSEN_ON = 8_192
-SEQUENCES, STEPS = 48, 4_928
+SEQUENCES, STEPS = 48, 8_448
 """What claims are tested on: at most so many sequences, evenly spaced, and the first so many steps of all of them together."""
-DONORS, MATCHED = 1, 39
+DONORS, MATCHED = 1, 19
 CLASSES = 1_000
 """Of more classes the predictions of all steps aren't kept."""
 FOLDS = 5
@@ -180,7 +180,7 @@ def _behaviour(study: Study, read: Read) -> tuple[Callable[[Any, Tensor], Tensor
 
 
 def _beside(study: Study, read: Read, result: VerificationResult, seed: int) -> dict[str, Beside]:
-    """Predictions with the best founded claim's units held, and with those of the claim that tells its label best and fails."""
+    """Predictions with the best founded claim's units held, and with those of the most plausible claim that fails."""
     group = np.unique(read.groups or read.rows.tolist(), return_inverse=True)[1]
     chosen = {"best": result.ranked[0]}
     if (failed := _failed(result)) is not None:
@@ -194,11 +194,10 @@ def _beside(study: Study, read: Read, result: VerificationResult, seed: int) -> 
 
 
 def _failed(result: VerificationResult) -> Verified | None:
-    """Of the claims that aren't verified the one that knows best, of the best founded one's label if there is one."""
-    best = result.ranked[0]
-    rest = [one for one in result.claims if one.verdict != "verified" and one is not best]
-    same = [one for one in rest if one.claim.label == best.claim.label] or rest
-    return max(same, key=lambda one: one.knows.score, default=None)
+    """Of the claims that aren't verified the most plausible one: that knows, if one does, furthest above its controls."""
+    rest = [one for one in result.claims if one.verdict != "verified" and one is not result.ranked[0]]
+    know = [one for one in rest if one.knows.verdict == "shown"] or rest
+    return max(know, key=lambda one: one.knows.score - one.knows.controls[one.knows.closest], default=None)
 
 
 def _planted(study: Study, result: VerificationResult) -> dict[str, int] | None:
@@ -225,7 +224,7 @@ def _finding(result: VerificationResult, planted: dict[str, int] | None) -> str:
     said = f"{number(len(result.claims))} claims tested, {number(len(result.verified))} verified"
     said += f": the best founded is {_words(best)}, {best.verdict} ({_legs(best)})"
     if failed is not None:
-        said += f"; {_words(failed)}, as plausible by its score, is {failed.verdict} ({_legs(failed)})"
+        said += f"; {'as plausible' if failed.knows.verdict == 'shown' else 'beside it'}, {_words(failed)} is {failed.verdict} ({_legs(failed)})"
     if planted is not None:
         said += f". Planted {planted['planted']}, found {planted['found']}, falsely claimed {planted['falsely_claimed']}"
     return said + "."

@@ -32,9 +32,7 @@ def slow_classes(x, y, ends, classes, penalties):
                 costs.append(alone)
                 continue
             how = {"solver": "newton-cholesky", "tol": 1e-8} if (counts > 0).sum() == 2 else {}
-            probe = make_pipeline(StandardScaler(), LogisticRegression(C=1 / penalty, max_iter=1000, **how)).fit(
-                x[:begin], y[:begin]
-            )
+            probe = make_pipeline(StandardScaler(), LogisticRegression(C=1 / penalty, max_iter=1000, **how)).fit(x[:begin], y[:begin])
             there = list(probe.classes_)
             p = probe.predict_proba(x[begin:end]) * laplace[there].sum()
             costs.append(-sum(np.log2(p[at, there.index(one)] if one in there else laplace[one]) for at, one in enumerate(y[begin:end])))

@@ -224,7 +224,8 @@ def _finding(result: VerificationResult, planted: dict[str, int] | None) -> str:
     said = f"{number(len(result.claims))} claims tested, {number(len(result.verified))} verified"
     said += f": the best founded is {_words(best)}, {best.verdict} ({_legs(best)})"
     if failed is not None:
-        said += f"; {'as plausible' if failed.knows.verdict == 'shown' else 'beside it'}, {_words(failed)} is {failed.verdict} ({_legs(failed)})"
+        how = "as plausible" if failed.knows.verdict == "shown" else "beside it"
+        said += f"; {how}, {_words(failed)} is {failed.verdict} ({_legs(failed)})"
     if planted is not None:
         said += f". Planted {planted['planted']}, found {planted['found']}, falsely claimed {planted['falsely_claimed']}"
     return said + "."

@@ -81,10 +81,12 @@ def _leg(one: Verified, lane: int) -> tuple[Bounds, str]:
         control = min(one.knows.above, key=lambda name: one.knows.above[name].family_low)
         above = one.knows.above[control]
         return above, f"{one.knows.score:.2f}; {control.split(' ')[0]} {one.knows.controls[control]:.2f}"
+    bounds = one.used.effect if lane == 1 else one.suffices.share
+    if np.isnan(bounds.value):
+        return bounds, "not defined"
     if lane == 1:
-        used = one.used
-        return used.effect, f"{used.effect.value:+.2g}; {used.as_much} of {len(used.matched)} as much"
-    return one.suffices.share, f"{round(one.suffices.share.value, 3) + 0.0:.1%}".replace("%", " %")
+        return bounds, f"{bounds.value:+.2g}; {one.used.as_much} of {len(one.used.matched)} as much"
+    return bounds, f"{round(bounds.value, 3) + 0.0:.1%}".replace("%", " %")
 
 
 def _among(ax: Axes, one: Verified, used: bool) -> None:

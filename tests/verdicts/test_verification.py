@@ -8,10 +8,12 @@ from sklearn.metrics import r2_score, roc_auc_score
 from torch import nn
 
 import lstm_explain as lx
-from lstm_explain.analyses.ablation.intervals import balanced, draws
+from lstm_explain.analyses.ablation.intervals import balanced, draws, intervals
+from lstm_explain.studies import planted
 from lstm_explain.verdicts.verification.asked import donors_of, folds_of
-from lstm_explain.verdicts.verification.bounds import of_scores, of_slopes
+from lstm_explain.verdicts.verification.bounds import Bounds, of_scores, of_slopes
 from lstm_explain.verdicts.verification.matched import matched
+from lstm_explain.verdicts.verification.result import Knows, Suffices, Used, Verified
 
 B, T, H = 10, 12, 5
 LENGTHS = [12, 9, 12, 5, 12, 12, 7, 12, 12, 10]
@@ -159,6 +161,17 @@ def test_intervals_of_scores_are_percentiles_and_hold_for_all_at_once():
     assert np.ptp(inside.mean(1)) <= 0.002  # each at the same level
     (alone,) = of_scores(np.zeros(1), drawn[:1])
     assert abs(alone.family_low - alone.low) < 0.1 and np.isnan(of_scores(np.array([np.nan]), drawn[:1])[0].value)
+
+
+def test_of_more_members_than_draws_can_tell_apart_the_largest_deviation_counts():
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(size=(30, 1000)) * np.arange(1, 31)[:, None]
+    found = np.array(of_scores(np.zeros(30), drawn))
+    largest = np.quantile((np.abs(drawn) / drawn.std(1, keepdims=True)).max(0), 0.95, method="higher")
+    np.testing.assert_allclose(found[:, 4], largest * drawn.std(1))
+    sums, steps, times = rng.normal(size=(30, 9)), np.ones((30, 9)), draws(9, 1000, 0)
+    np.testing.assert_allclose(of_slopes(sums, steps, times), np.transpose(intervals(sums, steps, times)))
+    np.testing.assert_allclose(of_slopes(sums[:25], steps[:25], times), np.transpose(balanced(sums[:25], steps[:25], times)))
 
 
 def test_a_slope_that_is_not_defined_has_no_interval():
@@ -332,6 +345,100 @@ def test_the_result_is_plain_and_says_what_was_tested():
     assert "2 claims tested, 1 verified" in result._repr_html_() and "<script" not in result._repr_html_()
     with pytest.raises(KeyError, match="unit 4 carries"):
         result[lx.Claim("lstm.l0", 4, "latch")]
+
+
+def test_the_family_of_all_claims_widens_intervals():
+    model = MODELS["lstm"]()
+    claims = [lx.Claim("layer.l0", unit, label) for unit in range(3) for label in LABELS]
+    found = verified(model, claims).claims
+    sums = []
+    for one in claims:
+        leg = by_hand(model, list(one.units), one.label)[0]
+        unexplained, squares = residuals_of(*leg)
+        sums.append((unexplained + slope(*leg)[0] * squares, squares))
+    expected = intervals(*(np.stack(part) for part in zip(*sums, strict=True)), draws(5, 100, 0))  # six are too many for 100 draws
+    np.testing.assert_allclose([one.used.effect for one in found], np.transpose(expected), rtol=1e-8, atol=1e-9)
+
+
+def test_every_twin_is_another_one():
+    scores = verified(MODELS["lstm"](), lx.Claim("layer.l0", 2, "sum"), twins=3).claims[0].knows.controls
+    assert len({scores[f"untrained {number}"] for number in (1, 2, 3)}) == 3
+
+
+def test_a_twin_that_is_the_model_scores_like_its_best_unit():
+    # In two batches, of unequal lengths, and not at every step.
+    model, lengths = Latched(), [60 - 2 * row for row in range(20)]
+    result = latched(model, lx.Claim("lstm.l0", 3, "latch"), twins=[model], lengths=lengths, at_most=300)
+    assert result.claims[0].knows.score == result.claims[0].knows.controls["untrained 1"] == 1.0
+
+
+def leg_of(score=0.9, window=0.6, low=0.1, p=0.01, untrained=True):
+    above = {"majority": Bounds(0.4, 0.3, 0.5, 0.3, 0.5), "window": Bounds(score - window, low, 0.4, low, 0.4)}
+    controls = {"majority": 0.5, "window": window} | ({"untrained 1": 0.5} if untrained else {})
+    return Knows("AUC", score, controls, above, p)
+
+
+def effect_of(value=1.0, low=0.5, others=(0.1,) * 19, noop=1e-9):
+    return Used(Bounds(value, low, 2 * value, low, 2 * value), 0.0, np.array(others), noop)
+
+
+@pytest.mark.parametrize(
+    ("leg", "verdict"),
+    [
+        (leg_of(), "shown"),
+        (leg_of(low=-0.01), "not shown"),
+        (leg_of(p=0.051), "not shown"),
+        (leg_of(p=0.05), "shown"),
+        (leg_of(untrained=False), "not controlled"),
+        (effect_of(), "shown"),
+        (effect_of(low=1e-10), "not shown"),  # no more than what rounding does
+        (effect_of(low=-0.1), "not shown"),
+        (effect_of(others=(0.1,) * 18 + (1.5,)), "not shown"),  # the second of twenty
+        (effect_of(others=(0.1,) * 38 + (1.5,)), "shown"),  # the second of forty
+        (effect_of(others=(0.1, 1.5)), "not shown"),
+        (effect_of(others=(0.1, 0.2)), "shown"),  # of so few it must be the first
+        (effect_of(others=()), "not controlled"),
+        (Suffices(Bounds(0.4, 0.02, 0.6, 0.02, 0.6), np.zeros(19)), "shown"),
+        (Suffices(Bounds(0.4, 0.005, 0.6, 0.005, 0.6), np.zeros(19)), "not shown"),  # not worth the name
+        (Suffices(Bounds(0.4, 0.02, 0.6, 0.02, 0.6), np.ones(19)), "not shown"),
+        (Suffices(Bounds(0.4, 0.02, 0.6, 0.02, 0.6), np.zeros(0)), "not controlled"),
+    ],
+)
+def test_a_leg_stands_by_its_rule(leg, verdict):
+    assert leg.verdict == verdict
+
+
+def test_the_verdict_names_the_legs():
+    claim, weak = lx.Claim("l0", 1, "x"), Suffices(Bounds(0.0, -1, 1, -1, 1), np.zeros(19))
+    strong = Suffices(Bounds(0.4, 0.02, 0.6, 0.02, 0.6), np.zeros(19))
+    words = {
+        "verified": (leg_of(), effect_of(), strong),
+        "correlated only": (leg_of(), effect_of(low=-1), weak),
+        "not shown": (leg_of(p=1), effect_of(low=-1), weak),
+        "knows and is used; suffices not shown": (leg_of(), effect_of(), weak),
+        "is used and suffices; knows not shown": (leg_of(p=1), effect_of(), strong),
+        "suffices; knows not controlled, is used not shown": (leg_of(untrained=False), effect_of(low=-1), strong),
+    }
+    for verdict, legs in words.items():
+        assert Verified(claim, *legs).verdict == verdict
+
+
+def test_several_labels_share_the_level():
+    model = MODELS["lstm"]()
+    alone = verified(model, lx.Claim("layer.l0", 2, "sum")).claims[0].knows.p_value
+    both = verified(model, [lx.Claim("layer.l0", 2, "sum"), lx.Claim("layer.l0", 2, "rising")]).claims[0].knows.p_value
+    assert both == min(1.0, 2 * alone)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(3))
+def test_in_the_planted_network_all_is_found_and_no_copy(seed):
+    study, network = planted.make(seed), planted.network(seed)
+    result = lx.verify(study.claims, study.model, study.inputs, study.labels, loss=study.loss, lengths=study.lengths, resamples=300)
+    assert set(result.verified) == set(study.planted)
+    assert {result[copy].verdict for copy in network.copies} == {"correlated only"}
+    for one in study.planted:
+        assert next(found.claim for found in result.ranked if found.claim.label == one.label) == one
 
 
 BAD = {

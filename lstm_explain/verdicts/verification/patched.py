@@ -64,11 +64,10 @@ class Pairs(NamedTuple):
     where: Tensor
 
 
-def pairs(labels: Tensor, where: Tensor, valid: Tensor, donors: NDArray[np.int64]) -> Pairs:
-    """Labels ``(batch, time, label)``, NaN where undefined, beside the donors' at the same step."""
+def pairs(labels: Tensor, where: Tensor, donors: NDArray[np.int64]) -> Pairs:
+    """Labels ``(batch, time, label)``, NaN where undefined and on padding, beside the donors' at the same step."""
     there = torch.from_numpy(donors)
-    both = valid & valid[there]
-    weight = (~labels.isnan() & ~labels[there].isnan() & both[:, :, None]).double()
+    weight = (~labels.isnan() & ~labels[there].isnan()).double()
     return Pairs(labels.nan_to_num(), labels[there].nan_to_num(), weight, where.double())
 
 

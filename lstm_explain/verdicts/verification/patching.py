@@ -89,7 +89,7 @@ class Patching:
             last = (self.held.trajectory.valid.sum(1) - 1).cpu()[:, None, None].expand(-1, 1, values.shape[2])
             values, where = values.gather(1, last), where.gather(1, last)
         self._listener.learn(
-            torch.where(where & valid[:, :, None], values, torch.nan),
+            torch.where(where, values, torch.nan),
             torch.from_numpy(group),
             torch.from_numpy(fold),
             lambda: [self.held.losses(rows) for rows in self.held.batches],
@@ -98,7 +98,7 @@ class Patching:
         for units, at in self._at.items():
             masks[at, list(units)] = True
         self.certificate = self.held.checked(masks)
-        every = [(donors, pairs(values, where, valid, donors)) for donors in rounds]
+        every = [(donors, pairs(values, where, donors)) for donors in rounds]
         self._found = patched(self.held, self._listener, masks, every, group, bar)
 
     def _slope(self, claim: Claim, slopes: Slopes) -> Slope:

@@ -41,6 +41,8 @@ class UnitScoresResult:
         correlation ratio, which is the share of the unit's variance between classes.
     signs : ndarray of int ``(unit,)``
         1 where the unit is higher for yes or for large numbers, -1 where it is lower; 0 for categories and constant units.
+    correlation : ndarray ``(unit,)``
+        Pearson's with the label, of a yes-or-no label the point-biserial one; NaN for categories, 0 for constant units.
     information : ndarray ``(unit,)``
         Mutual information with the label in bits, of equally full bins, corrected by the jackknife (Zahl 1977) and for chance (Vinh, Epps &
         Bailey 2010): 0 on average where there is none, so that it may be a little below; the label's entropy at most. Steps count as
@@ -68,6 +70,7 @@ class UnitScoresResult:
 
     scores: NDArray[np.float64]
     signs: NDArray[np.int64]
+    correlation: NDArray[np.float64]
     information: NDArray[np.float64]
     overlap: NDArray[np.float64]
     p_values: NDArray[np.float64]
@@ -93,10 +96,12 @@ class UnitScoresResult:
 
     def _repr_html_(self) -> str:
         order = np.argsort(-self.scores, kind="stable")[:10]
-        columns = {self.metric: self.scores, "bits": self.information, "IoU": self.overlap}
+        columns = {self.metric: self.scores, "r": self.correlation, "bits": self.information, "IoU": self.overlap}
         columns |= {"p": self.p_values, "p, family": self.p_values_family, "p, FDR": self.p_values_fdr}
         if self.kind != "binary":
             del columns["IoU"]
+        if self.kind == "categorical":
+            del columns["r"]
         body = [(int(unit), *(f"{column[unit]:.3g}" for column in columns.values())) for unit in order]
         caption = f"The {len(order)} best of {len(self.scores)} units over {self.steps} steps, by {self.null.replace('_', ' ')}"
         return table(caption, ("unit", *columns), body)
@@ -109,7 +114,7 @@ class UnitScoresResult:
         """A pandas frame, one row for each unit. Needs pandas."""
         from pandas import DataFrame
 
-        names = ("scores", "signs", "information", "overlap", "p_values", "p_values_family", "p_values_fdr")
+        names = ("scores", "signs", "correlation", "information", "overlap", "p_values", "p_values_family", "p_values_fdr")
         return DataFrame({name: getattr(self, name) for name in names}).rename_axis("unit")
 
 
@@ -217,6 +222,7 @@ def scores_of(states: NDArray[Any], truth: Truth, runs: NDArray[Any], null: Null
     return UnitScoresResult(
         scores=scores,
         signs=np.zeros(len(scores), dtype=np.int64) if truth.kind == "categorical" else np.sign(statistics.round(12)).astype(np.int64),
+        correlation=np.full(len(scores), np.nan) if truth.kind == "categorical" else _correlation(states, truth),
         information=information(units, ordered, truth),
         overlap=overlap(units, ordered, truth),
         p_values=p,
@@ -230,6 +236,10 @@ def scores_of(states: NDArray[Any], truth: Truth, runs: NDArray[Any], null: Null
         bins=how_many(truth),
         constant=tuple(np.flatnonzero(standing.constant).tolist()),
     )
+
+
+def _correlation(states: NDArray[Any], truth: Truth) -> NDArray[np.float64]:
+    return np.asarray(Standing(states, "continuous").statistics(truth.values[None].astype(np.float64), 0)[0])
 
 
 def unit_scores(

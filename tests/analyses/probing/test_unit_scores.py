@@ -238,3 +238,21 @@ def test_the_result_reads_and_exports():
     assert exported["scores"] == result.scores.tolist() and exported["null"] == "circular_shift" and exported["constant"] == []
     frame = result.to_frame()
     assert frame.shape == (3, 7) and frame.index.name == "unit" and frame["p_values_family"].tolist() == result.p_values_family.tolist()
+
+
+@pytest.mark.parametrize("kind", ["binary", "continuous", "categorical"])
+def test_correlations_are_scipys(kind):
+    from scipy.stats import pearsonr
+
+    rng = np.random.default_rng(0)
+    states = rng.normal(size=(300, 4)) * [1, 10, 0.1, 1]
+    states[:, 3] = 2.0
+    number = states[:, 0] - states[:, 1] / 20 + rng.normal(size=300)
+    label = {"binary": number > 0.3, "continuous": number, "categorical": np.digitize(number, [-0.5, 0.5])}[kind]
+    with pytest.warns(UserWarning, match="never change"):
+        found = lx.unit_scores(states, label, permutations=1).correlation
+    if kind == "categorical":
+        assert np.isnan(found).all()
+    else:
+        np.testing.assert_allclose(found[:3], [pearsonr(one, label.astype(float))[0] for one in states.T[:3]], atol=1e-12)
+        assert found[3] == 0

@@ -237,7 +237,7 @@ def test_the_result_reads_and_exports():
     exported = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert exported["scores"] == result.scores.tolist() and exported["null"] == "circular_shift" and exported["constant"] == []
     frame = result.to_frame()
-    assert frame.shape == (3, 7) and frame.index.name == "unit" and frame["p_values_family"].tolist() == result.p_values_family.tolist()
+    assert frame.shape == (3, 8) and frame.index.name == "unit" and frame["p_values_family"].tolist() == result.p_values_family.tolist()
 
 
 @pytest.mark.parametrize("kind", ["binary", "continuous", "categorical"])

@@ -12,6 +12,7 @@ from lstm_explain.analyses.ablation.intervals import balanced, draws, intervals
 from lstm_explain.studies import planted
 from lstm_explain.verdicts.verification.asked import donors_of, folds_of
 from lstm_explain.verdicts.verification.bounds import Bounds, of_scores, of_slopes
+from lstm_explain.verdicts.verification.listener import Listener
 from lstm_explain.verdicts.verification.matched import matched
 from lstm_explain.verdicts.verification.result import Knows, Suffices, Used, Verified
 
@@ -260,7 +261,7 @@ OPTIONS = {"resamples": 300, "permutations": 99}
 
 
 def latched(model, claims, **options):
-    return lx.verify(claims, model, INPUTS, {"latch": LATCH}, loss=squared(LATCH), **(OPTIONS | options))
+    return lx.verify(claims, model, INPUTS, {"latch": LATCH}, **({"loss": squared(LATCH)} | OPTIONS | options))
 
 
 def test_a_planted_latch_is_verified_first_and_its_copy_is_correlated_only():
@@ -322,6 +323,40 @@ def test_one_loss_for_each_sequence_is_asked_about_its_last_step():
         **OPTIONS,
     )
     assert [one.verdict == "verified" for one in result.claims] == [True, False]
+
+
+def test_padding_may_be_anything():
+    model, lengths = Latched(), [60 - 2 * row for row in range(20)]
+    real = torch.arange(60) < torch.tensor(lengths)[:, None]
+
+    def dirty(output, rows):
+        return torch.where(real[rows], squared(LATCH)(output, rows), torch.nan)
+
+    clean = latched(model, lx.Claim("lstm.l0", 3, "latch"), lengths=lengths).claims[0]
+    found = latched(model, lx.Claim("lstm.l0", 3, "latch"), lengths=lengths, loss=dirty).claims[0]
+    assert found.used.effect == clean.used.effect and found.used.noop == clean.used.noop
+
+
+def test_outputs_on_padding_do_not_count():
+    rng = np.random.default_rng(0)
+    labels, outputs = torch.from_numpy(rng.normal(size=(4, 6, 1))), torch.from_numpy(rng.normal(size=(4, 6, 3)))
+    labels[1, 4:], directions = torch.nan, []
+    for beyond in (0.0, torch.nan):
+        outputs[1, 4:] = beyond
+        listener = Listener(lambda returned, rows: returned[..., 0], None)
+        listener.learn(labels, torch.arange(4), torch.arange(4) % 2, lambda: listener(outputs, torch.arange(4)))  # noqa: B023
+        listener(outputs, torch.arange(4))
+        directions.append(listener.along[:, :4])
+    assert torch.equal(*directions) and bool(directions[0].isfinite().all())
+
+
+def test_a_model_that_is_not_the_same_from_pass_to_pass_is_refused():
+    class Noisy(Latched):
+        def forward(self, x):
+            return super().forward(x) + torch.randn(1, dtype=torch.float64)
+
+    with pytest.raises(lx.InputError, match="needed a model whose passes are the same each time"):
+        latched(Noisy(), lx.Claim("lstm.l0", 3, "latch"), loss=lambda output, rows: output[..., 0])
 
 
 def test_nothing_is_left_behind():

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lstm_explain.analyses.ablation.held import Cost, Held, Loss, evaluated
+from lstm_explain.analyses.ablation.held import Cost, Held, Loss, evaluated, same
 from lstm_explain.analyses.ablation.intervals import draws, intervals
 from lstm_explain.analyses.ablation.result import AblationResult, Effects
 from lstm_explain.display import number
@@ -286,7 +286,7 @@ def ablation(
             bar.update()
             change, largest = counted.summed(held, masks, np.concatenate([own, others]), at_once, bar)
             noop = change[0]
-            _same(held, float(np.abs(noop[0]).sum() / counted.steps[0].sum()), layer)
+            same(held, float(np.abs(noop[0]).sum() / counted.steps[0].sum()), layer)
             times = draws(counted.groups, resamples, seed)
             (effects,) = counted.effects(change[1:], noop, times, slice(1))
             by_class = counted.effects(change[1:], noop, times, slice(1, None))
@@ -317,13 +317,3 @@ def ablation(
         seed=seed,
         padding=held.trajectory.padding,
     )
-
-
-def _same(held: Held, change: float, layer: str) -> None:
-    """Units that are held at their own values must change nothing: else the model isn't the same from pass to pass, or row to row."""
-    exact = held.trajectory.signal(held.trajectory.memory).dtype
-    if not change <= torch.finfo(exact).eps ** 0.5 * max(1.0, float(held.clean[held.valid].abs().mean())):
-        raise InputError(
-            "needed a model whose passes are the same each time, and that reads each sequence by itself, batch first: with units of "
-            f"{layer} held at their own values the loss changed by {change:.2g}"
-        )

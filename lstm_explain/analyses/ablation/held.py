@@ -169,6 +169,22 @@ class Held:
         return intervene(self._model, self._layer, units=units, lengths=lengths, feedback=True, **values)
 
 
+def same(held: Held, change: float, layer: str) -> None:
+    """Units that are held at their own values must change nothing: else the model isn't the same from pass to pass, or row to row.
+
+    Raises
+    ------
+    InputError
+        If the mean change of the loss is more than rounding.
+    """
+    exact = held.trajectory.signal(held.trajectory.memory).dtype
+    if not change <= torch.finfo(exact).eps ** 0.5 * max(1.0, float(held.clean[held.valid].abs().mean())):
+        raise InputError(
+            "needed a model whose passes are the same each time, and that reads each sequence by itself, batch first: with units of "
+            f"{layer} held at their own values the loss changed by {change:.2g}"
+        )
+
+
 def _donors(batch: int, seed: int) -> NDArray[np.int64]:
     """Another sequence for each one."""
     return (np.arange(batch) + np.random.default_rng(seed).integers(1, batch, batch)) % batch

@@ -66,6 +66,8 @@ class _Learning:
     def update(self, outputs: Tensor, rows: Tensor) -> None:
         labels = self._labels[rows]
         counts, values = (~labels.isnan()).double(), labels.nan_to_num()
+        # On padding outputs may be anything.
+        outputs = torch.where(counts.any(2, keepdim=True), outputs, 0.0)
         parts = {
             "n": counts.sum(1),
             "l": values.sum(1),

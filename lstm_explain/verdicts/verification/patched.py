@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lstm_explain.analyses.ablation.held import Held
+from lstm_explain.analyses.ablation.held import Held, same
 from lstm_explain.errors import InputError
 from lstm_explain.verdicts.verification.listener import Listener
 
@@ -87,7 +87,9 @@ def patched(
     change, steps, noop = np.zeros(len(masks)), int(held.valid.sum()) * len(rounds), 0.0
     copies = at_once(held, listener, len(masks))
     for rows in held.batches:
-        noop = max(noop, float(_losses(held, rows, masks[:1], np.arange(len(group)))[0].sub(held.clean[rows]).abs().max()))
+        kept = torch.where(held.valid[rows], _losses(held, rows, masks[:1], np.arange(len(group)))[0] - held.clean[rows], 0.0).abs()
+        same(held, float(kept.sum() / held.valid[rows].sum()), held.trajectory.name)
+        noop = max(noop, float(kept.max()))
         for donors, pair in rounds:
             of_pair, basis = _of_pair(Pairs(*(part[rows] for part in pair)))
             np.add.at(by_pair.transpose(2, 0, 1), group[rows], of_pair.numpy())
@@ -96,6 +98,7 @@ def patched(
                 rise = _losses(held, rows, masks[part], donors) - held.clean[rows]
                 rise = torch.where(held.valid[rows], rise, 0.0)
                 moved = listener.along.reshape(len(masks[part]), len(rows), -1, count) - along[rows]  # type: ignore[union-attr]
+                moved = torch.where(held.valid[rows][:, :, None], moved, 0.0)
                 if not bool(rise.isfinite().all() and moved.isfinite().all()):
                     raise InputError("needed a finite loss and output, got NaN or infinity with units patched")
                 change[part] += rise.sum((1, 2)).numpy()

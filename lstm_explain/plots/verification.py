@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from lstm_explain.errors import InputError
 from lstm_explain.plots._dispatch import chosen, draw
@@ -109,4 +110,5 @@ def _among(ax: Axes, one: Verified, used: bool) -> None:
     what = f"rise of the loss where “{words}” differs" if used else f"share of the way to the output with the other “{words}”"
     ax.set(xlabel="the claim, then units that vary as much and are read as strongly, largest first", ylabel=what)
     ax.set_title(f"{'is used' if used else 'suffices'}: {leg.verdict}; {leg.as_much} of {len(matched)} matched do as much")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend()

@@ -195,7 +195,8 @@ def _beside(study: Study, read: Read, result: VerificationResult, seed: int) -> 
 
 def _failed(result: VerificationResult) -> Verified | None:
     """Of the claims that aren't verified the most plausible one: that knows, if one does, furthest above its controls."""
-    rest = [one for one in result.claims if one.verdict != "verified" and one is not result.ranked[0]]
+    best = result.ranked[0]
+    rest = [one for one in result.claims if one.verdict != "verified" and one is not best]
     know = [one for one in rest if one.knows.verdict == "shown"] or rest
     return max(know, key=lambda one: one.knows.score - one.knows.controls[one.knows.closest], default=None)
 

@@ -336,6 +336,20 @@ def test_padding_may_be_anything():
     assert found.used.effect == clean.used.effect and found.used.noop == clean.used.noop
 
 
+def test_a_model_may_return_anything_on_padding():
+    class Marked(Latched):
+        def forward(self, x):
+            return torch.where(x[:, :, 2:3] == 7, torch.nan, super().forward(x))
+
+    lengths, inputs = [60 - 2 * row for row in range(20)], INPUTS.clone()
+    inputs[:, :, 2] = torch.where(torch.arange(60) < torch.tensor(lengths)[:, None], inputs[:, :, 2], 7.0)
+    clean, found = (
+        lx.verify(lx.Claim("lstm.l0", 3, "latch"), model(), inputs, {"latch": LATCH}, loss=squared(LATCH), lengths=lengths, **OPTIONS)
+        for model in (Latched, Marked)
+    )
+    assert found.claims[0].suffices.share == clean.claims[0].suffices.share and found.claims[0].used.effect == clean.claims[0].used.effect
+
+
 def test_outputs_on_padding_do_not_count():
     rng = np.random.default_rng(0)
     labels, outputs = torch.from_numpy(rng.normal(size=(4, 6, 1))), torch.from_numpy(rng.normal(size=(4, 6, 3)))

@@ -1,4 +1,4 @@
-"""A network in which it is known what each unit knows and does: the toolkit's own proof, in about ten seconds.
+"""A network in which it is known what each unit knows and does: the toolkit's own proof, in seconds.
 
 Two recurrent branches, an LSTM and a GRU that reads packed sequences, hold three memories each, with weights set by hand inside a larger
 random network. A memory keeps the sign of the last number that was written to it. Each has a copy, which follows it as well and which

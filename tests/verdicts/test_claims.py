@@ -86,7 +86,7 @@ BAD = {
     ),
     "folds": (
         dict(groups=[0] * 10 + [1] * 10),
-        "needed at least 2 folds and as many groups, got 5 folds and 2 groups: give finer groups or fewer folds",
+        "needed at least 5 groups for 5 folds, got 2: give finer groups, or fewer folds",
     ),
     "groups": (dict(groups=[0, 1]), "needed groups for 20 sequences, got 2"),
     "where": (

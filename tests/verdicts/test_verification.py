@@ -9,8 +9,9 @@ from torch import nn
 
 import lstm_explain as lx
 from lstm_explain.analyses.ablation.intervals import balanced, draws, intervals
+from lstm_explain.analyses.probing.fits import folds_of
 from lstm_explain.studies import planted
-from lstm_explain.verdicts.verification.asked import donors_of, folds_of
+from lstm_explain.verdicts.verification.asked import donors_of
 from lstm_explain.verdicts.verification.bounds import of_scores, of_slopes
 from lstm_explain.verdicts.verification.listener import Listener
 from lstm_explain.verdicts.verification.matched import matched

@@ -24,6 +24,26 @@ TOLERANCE = 1e-8
 """Scikit-learn's tol, by Newton's method: its own 1e-4 leaves log-odds a tenth away from where they belong."""
 
 
+def folds_of(groups: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
+    """The fold of each step, or sequence, by its group: whole groups, drawn by `seed`.
+
+    Raises
+    ------
+    InputError
+        If there are fewer groups than folds.
+    """
+    from sklearn.model_selection import GroupKFold
+
+    if folds < 2:
+        raise InputError(f"needed at least 2 folds, got {folds}")
+    if (count := len(np.unique(groups))) < folds:
+        raise InputError(f"needed at least {folds} groups for {folds} folds, got {count}: give finer groups, or fewer folds")
+    fold = np.zeros(len(groups), dtype=np.int64)
+    for one, (_, held) in enumerate(GroupKFold(folds, shuffle=True, random_state=seed).split(groups, groups=groups)):
+        fold[held] = one
+    return fold
+
+
 class Fitted(NamedTuple):
     """Predictions for every step by a probe that hasn't seen its fold; and how many of the fits hadn't converged."""
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
+from lstm_explain.analyses.probing import fits
 from lstm_explain.analyses.probing.fits import RIDGE, regressed
 from lstm_explain.analyses.probing.labels import Truth
 from lstm_explain.analyses.probing.rows import Rows
@@ -41,23 +42,14 @@ class Mean:
 
 
 def folds_of(rows: Rows, folds: int, seed: int) -> NDArray[np.int64]:
-    """Each step's fold: whole groups, drawn by `seed`.
+    """Each step's fold, as `fits.folds_of` draws it.
 
     Raises
     ------
     InputError
         If there are fewer groups than folds, or a fold leaves one class to fit on.
     """
-    from sklearn.model_selection import GroupKFold
-
-    groups = rows.groups
-    if folds < 2:
-        raise InputError(f"needed at least 2 folds, got {folds}")
-    if (count := int(groups.max()) + 1) < folds:
-        raise InputError(f"needed at least {folds} groups for {folds} folds, got {count}: give finer groups, or fewer folds")
-    fold = np.zeros(len(groups), dtype=np.int64)
-    for one, (_, held) in enumerate(GroupKFold(folds, shuffle=True, random_state=seed).split(groups, groups=groups)):
-        fold[held] = one
+    fold = fits.folds_of(rows.groups, folds, seed)
     for one in range(folds):
         if len(np.unique(rows.truth.values[fold != one])) < 2:
             raise InputError("needed two values of the label outside each fold, got one: give more groups, or fewer folds")

@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lstm_explain.analyses.probing import control_task, sources
+from lstm_explain.analyses.probing.fits import folds_of
 from lstm_explain.analyses.probing.fitting import Fit, fit
 from lstm_explain.analyses.probing.judging import Judge
 from lstm_explain.analyses.probing.kept import Products, Rows
@@ -64,20 +65,16 @@ class Probing:
         joint: bool = False,
         seed: int = 0,
     ) -> None:
-        from sklearn.model_selection import GroupKFold
-
         names = list(dict.fromkeys(groups))
         if min(folds - 1, stride, window) < 1:
             raise InputError(f"needed at least 2 folds, and a positive stride and window, got {folds}, {stride} and {window}")
-        if len(names) < folds:
-            raise InputError(f"needed at least {folds} groups for {folds} folds, got {len(names)}: give finer groups, or fewer folds")
         signals = (signals,) if isinstance(signals, str) else None if signals is None else tuple(dict.fromkeys(signals))
         if signals == ():
             raise InputError("needed at least one signal to probe, got none: leave signals out for the states")
         at = {name: place for place, name in enumerate(names)}
         sequences = np.array([at[group] for group in groups])
-        split = GroupKFold(folds, shuffle=True, random_state=seed).split(sequences, groups=sequences)
-        self.fold_of = {names[place]: fold for fold, (_, held) in enumerate(split) for place in np.unique(sequences[held])}
+        fold = folds_of(sequences, folds, seed)
+        self.fold_of = {names[place]: int(fold[first]) for place, first in zip(*np.unique(sequences, return_index=True), strict=True)}
         self._at, self._folds, self._stride, self._window, self._seed = at, folds, stride, window, seed
         self._signals, self._joint = signals, joint
         self._phase = int(np.random.default_rng(seed).integers(stride))

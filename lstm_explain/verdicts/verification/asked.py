@@ -102,27 +102,6 @@ def _label(name: str, given: Any, where: Any, valid: NDArray[np.bool_]) -> Label
     return Label(name, truth.kind, values, mask & valid)
 
 
-def folds_of(group: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
-    """The fold of each sequence: whole groups, drawn by `seed`.
-
-    Raises
-    ------
-    InputError
-        If there are fewer groups than folds.
-    """
-    from sklearn.model_selection import GroupKFold
-
-    count = len(np.unique(group))
-    if folds < 2 or count < folds:
-        raise InputError(
-            f"needed at least 2 folds and as many groups, got {folds} folds and {count} groups: give finer groups or fewer folds"
-        )
-    fold = np.zeros(len(group), dtype=np.int64)
-    for number, (_, held) in enumerate(GroupKFold(folds, shuffle=True, random_state=seed).split(group, groups=group)):
-        fold[held] = number
-    return fold
-
-
 def donors_of(group: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     """A sequence of another group for each one, drawn by `seed`: ``(batch,)``."""
     rng = np.random.default_rng(seed)

@@ -10,13 +10,14 @@ from tqdm import tqdm
 
 from lstm_explain.analyses.ablation.held import Loss, evaluated
 from lstm_explain.analyses.ablation.intervals import draws
+from lstm_explain.analyses.probing.fits import folds_of
 from lstm_explain.analyses.probing.scores import METRICS
 from lstm_explain.analyses.probing.threads import one_thread
 from lstm_explain.errors import InputError
 from lstm_explain.recording.runner import layers_in, unwrapped
 from lstm_explain.trajectory import checked_lengths, together
 from lstm_explain.verdicts.faithfulness.claims import numbered
-from lstm_explain.verdicts.verification.asked import Label, claims_of, donors_of, folds_of, labels_of
+from lstm_explain.verdicts.verification.asked import Label, claims_of, donors_of, labels_of
 from lstm_explain.verdicts.verification.bounds import of_slopes
 from lstm_explain.verdicts.verification.claim import Claim
 from lstm_explain.verdicts.verification.knows import Known, Steps, above, known

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from lstm_explain.recording.files import load as load
     from lstm_explain.recording.recording import Recording as Recording
     from lstm_explain.recording.runner import record as record
+    from lstm_explain.report.explain import explain as explain
     from lstm_explain.study import Place as Place
     from lstm_explain.study import Study as Study
     from lstm_explain.trajectory import Trajectory as Trajectory
@@ -105,6 +106,7 @@ _HOMES = {
     "recording.files": ("load",),
     "recording.recording": ("Recording",),
     "recording.runner": ("record",),
+    "report.explain": ("explain",),
     "study": ("Place", "Study"),
     "trajectory": ("Trajectory",),
     "unfused": ("unfuse",),

@@ -60,6 +60,37 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _report(asked: argparse.Namespace) -> Path:
+    """Explain the study that was asked for, and write it; returns the page."""
+    import torch
+
+    from lstm_explain.report import named
+    from lstm_explain.report.directory import as_output_error, numbered
+    from lstm_explain.report.explain import explain
+    from lstm_explain.report.measure import Clock
+    from lstm_explain.report.save import write
+
+    clock = Clock()
+    # A place that can't be written to is found before the work, not after it.
+    with numbered(asked.out, named.stem(asked.study)) as aside:
+        torch.manual_seed(asked.seed)
+        with clock("study"):
+            study = named.make(asked.study, asked.seed)
+        report = explain(
+            study,
+            seed=asked.seed,
+            device=asked.device,
+            thorough=asked.thorough,
+            progress=False if asked.quiet else None,
+            clock=clock,
+        )
+        with clock("writing"), as_output_error(asked.out):
+            write(aside.path, report)
+    if asked.verbose:
+        clock.say(sys.stderr)
+    return aside.place / "index.html"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parser().parse_args(argv)
@@ -71,10 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ["MPLBACKEND"] = "agg"
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        from lstm_explain.report.explain import explain
-
-        asked = arguments
-        place = explain(asked.study, asked.out, asked.seed, asked.device, asked.quiet, asked.verbose, asked.thorough)
+        place = _report(arguments)
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)
         return INTERRUPTED

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -56,6 +56,12 @@ class Clock:
             yield
         finally:
             self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - began
+
+    def say(self, where: TextIO) -> None:
+        """Print it all."""
+        for what, seconds in self.seconds.items():
+            print(f"{seconds:8.2f} s  {what}", file=where)
+        print(f"{sum(self.seconds.values()):8.2f} s  in all", file=where)
 
 
 @dataclass

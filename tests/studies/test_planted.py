@@ -9,7 +9,7 @@ from torch import nn
 
 import lstm_explain as lx
 from lstm_explain.plots import panels
-from lstm_explain.report import ablation, attribution, explain, faithfulness, overview, probing, saturation
+from lstm_explain.report import ablation, attribution, faithfulness, named, overview, probing, saturation
 from lstm_explain.report.measure import Clock, measure
 from lstm_explain.studies.planted import AFTER, GAIN, HOLD, MEMORIES, RARELY, SHORTEST, SWITCH, UNITS, make, network
 
@@ -339,7 +339,7 @@ def test_many_gates_are_drawn_in_rows():
 @pytest.fixture(scope="module")
 def report():
     """What the report says, section by section, without its pictures' files, and with fewer sequences to compare attributions on."""
-    study = explain._make("planted", 0)
+    study = named.make("planted", 0)
     measured = measure(study, torch.device("cpu"), Clock(), seed=0, quiet=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(faithfulness, "SEQUENCES", faithfulness.FEWEST)

@@ -1,0 +1,48 @@
+"""`Report`: what was found about a study, before it is a page."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lstm_explain.report.directory import as_output_error, exactly
+from lstm_explain.report.measure import Measured
+from lstm_explain.report.save import write
+from lstm_explain.report.section import Section
+from lstm_explain.study import Study
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Report:
+    """A study, explained.
+
+    Parameters
+    ----------
+    study : Study
+    measured : Measured
+        What one pass over all sequences found.
+    sections : tuple of Section
+        One question each, in the order of the page.
+    facts : mapping
+        What `report.json` holds.
+    """
+
+    study: Study
+    measured: Measured
+    sections: tuple[Section, ...]
+    facts: Mapping[str, Any]
+
+    def save(self, place: str | Path) -> Path:
+        """Write the report into a new directory and return its page.
+
+        Raises
+        ------
+        OutputError
+            If the directory exists and isn't empty, or can't be written to; nothing is left then.
+        """
+        with exactly(Path(place)) as aside, as_output_error(Path(place)):
+            write(aside.path, self)
+        return aside.place / "index.html"
+
+    def __repr__(self) -> str:
+        return f"<Report on {self.study.name!r}: {len(self.sections)} sections, {self.study.steps:,} steps>"

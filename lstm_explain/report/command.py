@@ -22,6 +22,16 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _megabytes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 25:
+        raise argparse.ArgumentTypeError(f"needed a number above 0, up to 25, got {text!r}")
+    return value
+
+
 def _study(text: str) -> str:
     module, _, function = text.rpartition(":")
     if text in STUDIES or (module and function.isidentifier()):
@@ -49,6 +59,13 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--seed", type=_seed, default=0, metavar="N", help="draws which held-out text is read (default: %(default)s)")
     options.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, ... (default: %(default)s)")
     options.add_argument("--thorough", action="store_true", help="hold every unit of every layer: six minutes for a bundled network")
+    options.add_argument(
+        "--max-mb",
+        type=_megabytes,
+        default=5.0,
+        metavar="MB",
+        help="how large the page may become, up to 25: its viewer holds more steps and units then (default: %(default)g)",
+    )
     options.add_argument("--quiet", action="store_true", help="no progress bar")
     options.add_argument("-v", "--verbose", action="store_true", help="say how long each part took, and show tracebacks")
     options.add_argument("--version", action="version", version=f"lstm_explain {__version__}")
@@ -81,6 +98,7 @@ def _report(asked: argparse.Namespace) -> Path:
             seed=asked.seed,
             device=asked.device,
             thorough=asked.thorough,
+            max_mb=asked.max_mb,
             progress=False if asked.quiet else None,
             clock=clock,
         )

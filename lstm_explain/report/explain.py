@@ -7,10 +7,15 @@ from lstm_explain.report import ablation, attribution, overview, probing, satura
 from lstm_explain.report.facts import facts
 from lstm_explain.report.measure import Clock, measure
 from lstm_explain.report.result import Report
+from lstm_explain.report.viewer.view import view
 from lstm_explain.study import Study
 
 SECTIONS = (overview, unit_text, attribution, probing, verification, ablation, saturation, timescale)
 """One question each, in the order of the page."""
+
+
+STEPS_PER_MB = 400
+LARGEST_MB = 25.0
 
 
 def explain(
@@ -19,6 +24,7 @@ def explain(
     seed: int = 0,
     device: str = "cpu",
     thorough: bool = False,
+    max_mb: float = 5.0,
     progress: bool | None = None,
     clock: Clock | None = None,
 ) -> Report:
@@ -33,6 +39,8 @@ def explain(
         Where the model runs.
     thorough : bool
         Hold every unit of every layer, on all sequences.
+    max_mb : float
+        How large the page may become, up to 25: how many steps and units its viewer holds follows from it.
     progress : bool, optional
         Progress bars; by default where there is a terminal.
     clock : Clock, optional
@@ -43,6 +51,8 @@ def explain(
     InputError
         If the study, its model or its data can't be used.
     """
+    if not 0 < max_mb <= LARGEST_MB:
+        raise InputError(f"needed max_mb above 0, up to {LARGEST_MB:g}, got {max_mb}")
     clock = clock or Clock()
     torch.manual_seed(seed)
     measured = measure(study, _device(device), clock, seed=seed, quiet=progress is False, thorough=thorough)
@@ -50,7 +60,9 @@ def explain(
     for room in SECTIONS:
         with clock(f"section {room.__name__.rpartition('.')[2]}"):
             sections.append(room.section(study, measured))
-    return Report(study, measured, tuple(sections), facts(study, sections, seed=seed, device=device))
+    with clock("viewer"):
+        shown = view(study, measured, {section.name: section for section in sections}, round(STEPS_PER_MB * max_mb))
+    return Report(study, measured, tuple(sections), facts(study, sections, seed=seed, device=device), shown, max_mb)
 
 
 def _device(name: str) -> torch.device:

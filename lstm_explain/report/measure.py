@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lstm_explain.analyses.contexts.contexts import Contexts
+from lstm_explain.analyses.contexts.result import ContextsResult
 from lstm_explain.analyses.probing.labels import read, resolve
 from lstm_explain.analyses.probing.result import ProbingResult
 from lstm_explain.analyses.probing.stream import Probing
@@ -22,6 +24,7 @@ from lstm_explain.errors import InputError, as_input_error
 from lstm_explain.recording.certificate import CallCheck, Certificate
 from lstm_explain.recording.recording import Coverage, Recording
 from lstm_explain.recording.runner import record
+from lstm_explain.report.reads import reads
 from lstm_explain.study import Batch, Study
 from lstm_explain.trajectory import Padding, together
 
@@ -29,6 +32,8 @@ BATCH = 16
 FOLDS = 3
 PROBED = 4_000
 """About so many steps are kept for probes: of more, every so many of each sequence."""
+CONTEXTS, BEFORE, AFTER = 5, 24, 8
+"""Top contexts of each unit, and the steps shown on either side."""
 TWINS = 5
 """Untrained networks beside the trained one."""
 
@@ -69,9 +74,9 @@ class Measured:
     """What the pass found.
 
     ``units`` has how many units each layer has. ``saturation`` and ``timescale`` are None where no layer has gates, or none that keeps.
-    ``halves`` are the saturation of two disjoint halves of the groups, for a check of how far the shares depend on which text was
-    read. ``probing`` is None where there is nothing to probe for, and ``unprobed`` says why, for each label and control. ``seed``,
-    ``thorough`` and ``quiet`` are as they were asked for.
+    ``halves`` are the saturation of two disjoint halves of the groups, for a check of how far the shares depend on which text was read.
+    ``contexts`` are each unit's highest places over all that was read. ``probing`` is None where there is nothing to probe for, and
+    ``unprobed`` says why, for each label and control. ``seed``, ``thorough`` and ``quiet`` are as they were asked for.
     """
 
     units: dict[str, int]
@@ -84,6 +89,7 @@ class Measured:
     loss_by_group: dict[str, float]
     probing: ProbingResult | None
     unprobed: dict[str, str]
+    contexts: ContextsResult | None
     clock: Clock = field(repr=False)
     seed: int = 0
     thorough: bool = False
@@ -188,6 +194,7 @@ def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quie
     """
     model = study.model.to(device).eval()
     half_of = _half_of(study)
+    contexts = Contexts(count=CONTEXTS, before=BEFORE, after=AFTER)
     saturations, timescales = (Saturation(), Saturation()), Timescale()
     checks: list[CallCheck] = []
     seen: dict[str, int] = {}
@@ -225,6 +232,11 @@ def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quie
                         saturations[half].update(trajectory.select(mine))
             with clock("timescale"):
                 timescales.update(trajectory)
+        with clock("contexts"):
+            stop = batch.inputs.shape[1]
+            rows = range(batch.rows.start, batch.rows.stop)
+            taken = [reads(study, row, 0, stop) for row in rows]
+            contexts.update(recording, np.stack(taken) if isinstance(taken[0], np.ndarray) else taken, rows)
         probes.update(batch, recording, lengths, device, clock)
         checks += recording.certificate.calls
         coverage = recording.coverage
@@ -248,6 +260,7 @@ def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quie
         loss_by_group={group: total / n for group, (total, n) in nats.items()},
         probing=probes.compute(clock),
         unprobed=probes.missing,
+        contexts=contexts.compute(),
         clock=clock,
         seed=seed,
         thorough=thorough,

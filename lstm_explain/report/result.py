@@ -9,6 +9,8 @@ from lstm_explain.report.directory import as_output_error, exactly
 from lstm_explain.report.measure import Measured
 from lstm_explain.report.save import write
 from lstm_explain.report.section import Section
+from lstm_explain.report.viewer.frame import Frame
+from lstm_explain.report.viewer.view import View
 from lstm_explain.study import Study
 
 
@@ -25,12 +27,18 @@ class Report:
         One question each, in the order of the page.
     facts : mapping
         What `report.json` holds.
+    view : View
+        What the page's viewer can show, of which it holds as much as fits.
+    max_mb : float
+        How large the page may become.
     """
 
     study: Study
     measured: Measured
     sections: tuple[Section, ...]
     facts: Mapping[str, Any]
+    view: View
+    max_mb: float = 5.0
 
     def save(self, place: str | Path) -> Path:
         """Write the report into a new directory and return its page.
@@ -43,6 +51,16 @@ class Report:
         with exactly(Path(place)) as aside, as_output_error(Path(place)):
             write(aside.path, self)
         return aside.place / "index.html"
+
+    def viewer(self, height: int = 900) -> Frame:
+        """The page's viewer by itself: as a notebook's last expression it is shown, in a sandboxed frame.
+
+        Parameters
+        ----------
+        height : int
+            In pixels.
+        """
+        return Frame(self.view, self.study.name, self.max_mb, height)
 
     def __repr__(self) -> str:
         return f"<Report on {self.study.name!r}: {len(self.sections)} sections, {self.study.steps:,} steps>"

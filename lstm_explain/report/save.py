@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING
 
 import matplotlib.style
 from matplotlib.backends.backend_pdf import PdfPages
+from safetensors.numpy import save as as_safetensors
 
 from lstm_explain.plots import STYLE
 from lstm_explain.report.page import page
 from lstm_explain.report.section import Picture
+from lstm_explain.report.viewer.markup import part
+from lstm_explain.report.viewer.packed import packed
 
 if TYPE_CHECKING:
     from lstm_explain.report.result import Report
+
+
+PROSE = 200_000
+"""Bytes of a page that aren't figures or the viewer's values, at most."""
 
 
 def write(directory: Path, report: "Report") -> None:
@@ -30,9 +37,15 @@ def write(directory: Path, report: "Report") -> None:
         with matplotlib.style.context(STYLE), PdfPages(directory / "figures.pdf", metadata={"CreationDate": None}) as pdf:
             for picture in pictures:
                 pdf.savefig(picture.figure)
-    text = json.dumps(report.facts, indent=1, ensure_ascii=False, allow_nan=False)
+    # What the page holds besides is nearly all figures; the rest is text.
+    room = report.max_mb * 2**20 - PROSE - sum(4 * -(-len(svg) // 3) for svg in drawn.values())
+    shown = packed(report.view, max(0, int(room)))
+    (directory / "viewer.safetensors").write_bytes(as_safetensors(dict(shown.values)))
+    text = json.dumps({**report.facts, "viewer": shown.facts}, indent=1, ensure_ascii=False, allow_nan=False)
     (directory / "report.json").write_text(text + "\n", encoding="utf-8")
-    (directory / "index.html").write_text(page(report.study, report.sections, report.facts, drawn), encoding="utf-8")
+    (directory / "index.html").write_text(
+        page(report.study, report.sections, report.facts, drawn, part(report.view, shown)), encoding="utf-8"
+    )
 
 
 def _svg(picture: Picture) -> bytes:

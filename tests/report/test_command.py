@@ -54,7 +54,9 @@ def test_it_writes_a_report_and_prints_its_path(report_of):
         "ablation_effects",
         "ablation_removal",
     }
-    assert names == {"index.html", "report.json", "figures.pdf"} | {f"{name}.{kind}" for name in figures for kind in ("png", "svg")}
+    assert names == {"index.html", "report.json", "figures.pdf", "viewer.safetensors"} | {
+        f"{name}.{kind}" for name in figures for kind in ("png", "svg")
+    }
     assert os.stat(page.parent).st_mode & 0o777 == 0o777 & ~_umask()
 
 

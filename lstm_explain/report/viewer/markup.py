@@ -72,9 +72,11 @@ def _method(view: View) -> str:
 def _cut(view: View, packed: Packed) -> str:
     facts = packed.facts
     units = (
-        f"all {number(facts['units_in_all'])} units are here"
+        f"all {number(facts['units_in_all'])} units"
         if facts["units_shown"] == facts["units_in_all"]
-        else f"of {number(facts['units_in_all'])} units the {number(facts['units_shown'])} are here that claims were made about, or that "
-        "are first in one of the orders; --max-mb makes room for more"
+        else f"{number(facts['units_shown'])} of {number(facts['units_in_all'])} units: those that claims were made about, or that are "
+        "first in one of the orders"
     )
-    return f"The viewer holds a part of the data, {number(view.steps)} steps; {units}."
+    steps = f"all {number(view.steps)} steps" if view.steps == view.all_steps else f"{number(view.steps)} of {number(view.all_steps)} steps"
+    whole = view.steps == view.all_steps and facts["units_shown"] == facts["units_in_all"]
+    return f"Here are {steps} and {units}.{'' if whole else ' A larger page, by --max-mb, holds more.'}"

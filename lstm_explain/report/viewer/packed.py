@@ -101,6 +101,7 @@ def _pack(view: View, chosen: tuple[tuple[str, int], ...]) -> Packed:
     facts = {
         "pieces": [piece._asdict() for piece in view.pieces],
         "steps": view.steps,
+        "steps_in_all": view.all_steps,
         "units": {layer["name"]: layer["units"] for layer in layers},
         "units_shown": len(chosen),
         "units_in_all": len(view.units),

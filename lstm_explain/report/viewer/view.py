@@ -1,7 +1,7 @@
 """`View`: some of what was read, every value of every unit while it was, and what is known about the units."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -59,6 +59,8 @@ class View:
         By what units can be put in order.
     contexts : ContextsResult or None
         Where each unit is highest over all that was read; None where nothing of it is shown.
+    all_steps : int
+        How many steps the study has.
     why : Painted or None
         What each step of the first piece contributed to later outputs.
     """
@@ -71,7 +73,8 @@ class View:
     units: tuple[tuple[str, int], ...]
     orders: tuple[Order, ...]
     contexts: ContextsResult | None
-    why: Painted | None = field(default=None)
+    all_steps: int
+    why: Painted | None = None
 
     @property
     def steps(self) -> int:
@@ -116,6 +119,7 @@ def view(study: Study, measured: Measured, sections: Mapping[str, Section], step
         units=interest({name: len(layer.signals[layer.memory]) for name, layer in layers.items()}, known, sections),
         orders=known,
         contexts=measured.contexts if inputs else None,
+        all_steps=study.steps,
         why=_painted(study, pieces[0], layers) if inputs else None,
     )
 

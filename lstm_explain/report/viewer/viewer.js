@@ -7,7 +7,7 @@
   const at = (id) => document.getElementById(`viewer-${id}`);
   const data = JSON.parse(at("data").textContent);
   const read = data.series ? "series" : data.tokens ? "tokens" : "nothing";
-  const CELL = { series: 5, tokens: 0, nothing: 7 }[read], ROW = read === "series" ? 84 : 24, HEAD = 26, PAD = 8;
+  const NARROWEST = 5, WIDEST = 24, ROW = read === "series" ? 84 : 24, HEAD = 26, PAD = 8;
   const FONT = "14px ui-monospace, 'DejaVu Sans Mono', monospace", SMALL = "12px system-ui, sans-serif";
   const LINES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]; // Okabe & Ito (2008)
   const AROUND = 60, FOUND = 50, LONG = 40;
@@ -50,6 +50,20 @@
       first += size;
     }
     return null;
+  }
+
+  // The step of the page at which a step of a sequence stands; null where it isn't in the page.
+  function shownAt(sequence, step) {
+    let first = 0;
+    for (const piece of data.pieces) {
+      if (piece.sequence === sequence && piece.start <= step && step < piece.stop) return first + step - piece.start;
+      first += piece.stop - piece.start;
+    }
+    return null;
+  }
+
+  function button(text, onclick) {
+    return Object.assign(document.createElement("button"), { type: "button", textContent: text, onclick });
   }
 
   // ---- Colours ------------------------------------------------------------------------------------------------------------------
@@ -110,6 +124,9 @@
 
   function layout() {
     const width = frame.clientWidth;
+    // Without tokens every step is as wide as the longest sequence lets it be.
+    const longest = Math.max(...data.pieces.map((piece) => piece.stop - piece.start));
+    const even = Math.min(Math.max((width - 2 * PAD) / longest, NARROWEST), WIDEST);
     pen.font = FONT;
     cells = { x: new Float32Array(data.steps), width: new Float32Array(data.steps), row: new Int32Array(data.steps) };
     rows = [];
@@ -120,7 +137,7 @@
       y += HEAD;
       let x = PAD, open = null;
       for (const end = step + piece.stop - piece.start; step < end; step++) {
-        const size = Math.min(CELL || widthOf(data.tokens[step]), width - 2 * PAD);
+        const size = Math.min(read === "tokens" ? widthOf(data.tokens[step]) : even, width - 2 * PAD);
         if (!open || x + size > width - PAD) {
           open = { y, height: ROW, from: step, to: step };
           rows.push(open);
@@ -256,6 +273,19 @@
 
   const ranges = (data.series || []).slice(0, LINES.length).map((series) =>
     series.reduce(([low, high], one) => (one === null ? [low, high] : [Math.min(low, one), Math.max(high, one)]), [Infinity, -Infinity]));
+
+  function key() {
+    at("key").hidden = false;
+    at("key").replaceChildren(...ranges.map(([low, high], feature) => {
+      const item = document.createElement("li"), sample = document.createElement("span");
+      sample.textContent = "━ ";
+      sample.style.color = LINES[feature];
+      item.append(sample, `${data.feature_names[feature] || `feature ${feature}`}, ${number(low)} to ${number(high)}`);
+      return item;
+    }));
+    const more = data.series.length - ranges.length;
+    if (more > 0) at("key").append(Object.assign(document.createElement("li"), { textContent: `and ${more} more, not drawn` }));
+  }
 
   // ---- The legend and the lines below -------------------------------------------------------------------------------------------
 
@@ -397,7 +427,8 @@
     at("contexts-frame").hidden = !found.length;
     at("contexts").replaceChildren(...found.map((one) => {
       const item = document.createElement("li"), place = document.createElement("p"), text = document.createElement("p");
-      place.textContent = `${number(one.value)} at step ${one.step} of sequence ${one.sequence}`;
+      const words = `${number(one.value)} at step ${one.step} of sequence ${one.sequence}`, here = shownAt(one.sequence, one.step);
+      place.append(here === null ? words : button(words, () => go(here)));
       text.className = "context";
       (one.read || []).forEach((token, index) => {
         const span = document.createElement("span"), [fill, ink] = shade(map, (one.values[index] - low) / (high - low));
@@ -484,12 +515,10 @@
         + `${complete} other spans have all of them, ${other.length} have some.`
       : `none of ${layer().units.length} units is on throughout and off just before and after.`);
     at("matches").replaceChildren(...other.slice(0, FOUND).map((place) => {
-      const item = document.createElement("li"), button = document.createElement("button"), here = pieceOf(place.from);
+      const item = document.createElement("li"), here = pieceOf(place.from);
       const text = read === "tokens" ? ` “${data.tokens.slice(place.from, Math.min(place.to, place.from + LONG)).map(visible).join("")}”` : "";
-      button.type = "button";
-      button.textContent = `sequence ${here.sequence}, steps ${here.step} to ${here.step + place.to - place.from - 1}: ${place.matched} of ${selected.length}${text}`;
-      button.onclick = () => go(place.from);
-      item.append(button);
+      const where = `sequence ${here.sequence}, steps ${here.step} to ${here.step + place.to - place.from - 1}`;
+      item.append(button(`${where}: ${place.matched} of ${selected.length}${text}`, () => go(place.from)));
       return item;
     }));
   }
@@ -681,6 +710,7 @@
     await choose({}, { quiet: true });
     listen();
     if (read === "tokens") text();
+    if (read === "series") key();
     if (found) root.scrollIntoView();
     root.dataset.ready = "true";
   }

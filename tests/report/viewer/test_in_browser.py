@@ -214,6 +214,8 @@ def test_contexts_stand_beside_the_unit(opened, address, recording):
     assert "of unit 2 is highest" in tab.inner_text("#viewer-contexts-title")
     shown = tab.locator("#viewer-contexts li p:first-child").all_inner_texts()
     assert [text.split(" at ")[1] for text in shown] == [f"step {one.step} of sequence {one.sequence}" for one in best]
+    tab.locator("#viewer-contexts button").first.click()
+    tab.wait_for_selector(f"#viewer-said:has-text('step {best[0].step} of sequence {best[0].sequence}')", timeout=3000)
 
 
 def test_what_an_output_hangs_on_is_painted(opened, address):
@@ -277,7 +279,9 @@ def large(steps, units):
     values = rng.normal(size=(units, steps)).astype(np.float32)
     tokens = tuple("abcdefgh ij\n"[n] for n in rng.integers(12, size=steps))
     ranked = tuple(("l0", unit) for unit in range(units))
-    return View((Piece(0, "", 0, steps),), tokens, None, (), {"l0": Seen("lstm", "cell_state", {"cell_state": values})}, ranked, (), None)
+    return View(
+        (Piece(0, "", 0, steps),), tokens, None, (), {"l0": Seen("lstm", "cell_state", {"cell_state": values})}, ranked, (), None, steps
+    )
 
 
 @pytest.mark.long

@@ -72,7 +72,7 @@ def drawn(steps=50, units=6, layers=2, tokens=None, seed=0):
         for n in range(layers)
     }
     ranked = tuple((name, unit) for unit in reversed(range(units)) for name in seen)
-    return View((Piece(0, "", 0, steps),), tokens, None, (), seen, ranked, (), None)
+    return View((Piece(0, "", 0, steps),), tokens, None, (), seen, ranked, (), None, steps)
 
 
 def test_what_does_not_fit_is_left_out_the_least_interesting_first():

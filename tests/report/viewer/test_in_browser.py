@@ -310,7 +310,7 @@ def test_a_hundred_thousand_characters_are_switched_in_a_moment(opened, tmp_path
         }"""
     )
     with capsys.disabled():
-        print(f"\n100,000 characters, 64 units: {len(text) / 1e6:.1f} MB, ready in {ready:.2f} s, unit unit switch {switch[3]:.0f} ms")
+        print(f"\n100,000 characters, 64 units: {len(text) / 1e6:.1f} MB, ready in {ready:.2f} s, unit switch {switch[3]:.0f} ms")
     # A busy machine is slow; ten times the goals is a defect on any.
     assert ready < 15 and switch[3] < 500
     assert escape("cell state of unit 17") in said(tab)

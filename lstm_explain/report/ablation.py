@@ -10,7 +10,7 @@ from lstm_explain.analyses.ablation.result import AblationResult
 from lstm_explain.display import jsonable, number
 from lstm_explain.errors import LstmExplainError
 from lstm_explain.plots import panels, plot
-from lstm_explain.report.beside import Beside, beside_each_other, costliest, text
+from lstm_explain.report.beside import Beside, beside_each_other, costliest, held_texts, text
 from lstm_explain.report.measure import BATCH, Measured
 from lstm_explain.report.read import Read
 from lstm_explain.report.section import Picture, Section, Table, nothing
@@ -83,6 +83,9 @@ def section(study: Study, measured: Measured) -> Section:
         finding=" ".join(_finding(one, asked[at], label) for at, one in enumerate(found)),
         pictures=tuple(pictures),
         tables=tuple(tables),
+        brief=_brief(found[0], asked[0], label),
+        missed=_missed(found),
+        holds=held_texts([] if beside is None else [beside]),
         method=_method(read, asked, found, beside),
         not_shown=(
             "What isn't shown may still be so: the intervals are as wide as the groups are few. An effect is that of the unit in a network "
@@ -176,6 +179,30 @@ def _finding(result: AblationResult, asked: _Asked, label: str | None) -> str:
         f"“{words}” best are shown to raise the loss, and {number(int(rises[n:].sum()))} of {matched} that are as active "
         f"and aren’t shown to tell it: {first} and {second} at the median; {largest}."
     )
+
+
+def _brief(result: AblationResult, asked: _Asked, label: str | None) -> str:
+    """What holding does, for somebody who doesn't know the word."""
+    effects = result.effects
+    rises, most, (first, second) = effects.shown & (effects.change > 0), int(np.argmax(effects.change)), _medians(result, asked)
+    held = "Held, each by itself, at what they were while another sequence was read"
+    if label is None or first is None or second is None:
+        return (
+            f"{held}, {number(int(rises.sum()))} of {number(len(result.units))} units of {result.layer} make predictions worse; unit "
+            f"{result.names[most]} the most, by {effects.change[most]:+.3f} on a loss of {effects.clean:.3f}."
+        )
+    n = len(asked.best)
+    return (
+        f"{held}, {number(int(rises[:n].sum()))} of {number(n)} units that tell “{label.replace('_', ' ')}” best make predictions worse, by "
+        f"{first:+.4f} at the median, and so do {number(int(rises[n:].sum()))} of {number(len(asked.matched))} as active ones that don’t "
+        f"tell it, by {second:+.4f}."
+    )
+
+
+def _missed(found: list[AblationResult]) -> str:
+    few = sum(int((~(one.effects.shown & (one.effects.change > 0))).sum()) for one in found)
+    of = sum(len(one.units) for one in found)
+    return f"For {number(few)} of {number(of)} units that were held it is not shown that predictions get worse." if few else ""
 
 
 def _pictures(result: AblationResult, asked: _Asked, label: str | None, suffix: str) -> list[Picture]:

@@ -6,6 +6,7 @@ from lstm_explain.errors import InputError, first_line
 from lstm_explain.report import ablation, attribution, overview, probing, saturation, timescale, unit_text, verification
 from lstm_explain.report.facts import facts
 from lstm_explain.report.measure import Clock, measure
+from lstm_explain.report.private import without_inputs
 from lstm_explain.report.result import Report
 from lstm_explain.study import Study
 
@@ -20,6 +21,7 @@ def explain(
     device: str = "cpu",
     thorough: bool = False,
     progress: bool | None = None,
+    inputs: bool = True,
     clock: Clock | None = None,
 ) -> Report:
     """Everything that a page says about a study, as an object.
@@ -35,6 +37,9 @@ def explain(
         Hold every unit of every layer, on all sequences.
     progress : bool, optional
         Progress bars; by default where there is a terminal.
+    inputs : bool
+        Whether the report may show what was read. Without, no input value, token or context is in it, nor in its figures; names of labels,
+        groups, layers and features, and what the study says of itself, are.
     clock : Clock, optional
         Adds up how long each part takes.
 
@@ -45,12 +50,14 @@ def explain(
     """
     clock = clock or Clock()
     torch.manual_seed(seed)
-    measured = measure(study, _device(device), clock, seed=seed, quiet=progress is False, thorough=thorough)
+    measured = measure(study, _device(device), clock, seed=seed, quiet=progress is False, thorough=thorough, inputs=inputs)
+    read = study if inputs else without_inputs(study)
     sections = []
     for room in SECTIONS:
         with clock(f"section {room.__name__.rpartition('.')[2]}"):
-            sections.append(room.section(study, measured))
-    return Report(study, measured, tuple(sections), facts(study, sections, seed=seed, device=device))
+            sections.append(room.section(read, measured))
+    assert inputs or not any(section.holds for section in sections), "a section shows inputs that were to be kept out"
+    return Report(study, measured, tuple(sections), facts(study, sections, seed=seed, device=device, inputs=inputs))
 
 
 def _device(name: str) -> torch.device:

@@ -30,6 +30,7 @@ class Trust(NamedTuple):
     """What goes into the section on attributions."""
 
     finding: str
+    brief: str
     pictures: tuple[Picture, ...]
     tables: tuple[Table, ...]
     method: str
@@ -58,6 +59,7 @@ def trust(study: Study, measured: Measured) -> Trust | str:
         return str(error)
     return Trust(
         finding=_finding(compared, held),
+        brief=_brief(compared, held),
         pictures=_pictures(compared, held[0]),
         tables=(_verdicts(held), _agreement(compared)),
         method=_method(read, compared, held),
@@ -133,6 +135,14 @@ def _finding(compared: ComparisonResult, held: list[FaithfulnessResult]) -> str:
     return (
         f"Over {number(len(compared.valid))} sequences, {question.replace('it names', 'they name')}: {verdict.rpartition(',')[0]}; they "
         f"and occlusion agree with a rank correlation of {rho:.2f} [{low:.2f}, {high:.2f}] at the median."
+    )
+
+
+def _brief(compared: ComparisonResult, held: list[FaithfulnessResult]) -> str:
+    question, verdict = next(iter(held[0].verdicts.items()))
+    return (
+        f"Whether explanations of single outputs may be trusted: over {number(len(compared.valid))} sequences, {question} is "
+        f"{verdict.rpartition(',')[0]}."
     )
 
 

@@ -71,7 +71,7 @@ class Measured:
     ``units`` has how many units each layer has. ``saturation`` and ``timescale`` are None where no layer has gates, or none that keeps.
     ``halves`` are the saturation of two disjoint halves of the groups, for a check of how far the shares depend on which text was
     read. ``probing`` is None where there is nothing to probe for, and ``unprobed`` says why, for each label and control. ``seed``,
-    ``thorough`` and ``quiet`` are as they were asked for.
+    ``thorough``, ``quiet`` and ``inputs``, whether anything of the inputs may be shown, are as they were asked for.
     """
 
     units: dict[str, int]
@@ -88,6 +88,7 @@ class Measured:
     seed: int = 0
     thorough: bool = False
     quiet: bool = False
+    inputs: bool = True
 
 
 def _half_of(study: Study) -> list[int]:
@@ -178,7 +179,7 @@ class _Probes:
             return self._stream.compute(labels=good, progress=self._progress) if good else None
 
 
-def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quiet: bool, thorough: bool = False) -> Measured:
+def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quiet: bool, thorough: bool = False, inputs: bool = True) -> Measured:
     """Record a whole study and reduce it, batch by batch.
 
     Raises
@@ -252,4 +253,5 @@ def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quie
         seed=seed,
         thorough=thorough,
         quiet=quiet,
+        inputs=inputs,
     )

@@ -23,6 +23,8 @@ FOLD = 0
 def section(study: Study, measured: Measured) -> Section:
     """One cell over a stretch of text, with a label underlined."""
     label = farthest_ahead(measured)
+    if not measured.inputs:
+        return nothing("unit_text", "One unit, reading", "No text is shown", "inputs are kept out of this report")
     if study.tokens is None or measured.probing is None or label is None:
         missing = "tokens" if study.tokens is None else "yes-or-no label that can be probed for"
         return nothing("unit_text", "One unit, reading", "No text is shown", f"the study has no {missing}")
@@ -85,6 +87,11 @@ def section(study: Study, measured: Measured) -> Section:
             "Nothing here says that the network uses this cell, and the rest of the state may tell the label better: see “What do the "
             "cells know?”."
         ),
+        brief=(
+            f"Unit {unit} of {layer} by itself tells “{words}” on text that had no part in its choice: AUC {score.value:.2f}, where 1 is "
+            f"always right and 0.5 is chance; {control}."
+        ),
+        holds=(f"{number(len(stretch.tokens))} tokens{group} with one unit’s value after each",),
         numbers=jsonable(
             {
                 "label": label,

@@ -10,6 +10,7 @@ from lstm_explain.analyses.ablation.result import AblationResult
 from lstm_explain.display import jsonable, number
 from lstm_explain.errors import LstmExplainError
 from lstm_explain.plots import panels, plot
+from lstm_explain.plots._drawable import LONGEST_BESIDE, drawable
 from lstm_explain.report.beside import Beside, beside_each_other, costliest, held_texts, text
 from lstm_explain.report.measure import BATCH, Measured
 from lstm_explain.report.read import Read
@@ -185,6 +186,8 @@ def _brief(result: AblationResult, asked: _Asked, label: str | None) -> str:
     """What holding does, for somebody who doesn't know the word."""
     effects = result.effects
     rises, most, (first, second) = effects.shown & (effects.change > 0), int(np.argmax(effects.change)), _medians(result, asked)
+    if not rises.any():
+        return ""
     held = "Held, each by itself, at what they were while another sequence was read"
     if label is None or first is None or second is None:
         return (
@@ -202,7 +205,7 @@ def _brief(result: AblationResult, asked: _Asked, label: str | None) -> str:
 def _missed(found: list[AblationResult]) -> str:
     few = sum(int((~(one.effects.shown & (one.effects.change > 0))).sum()) for one in found)
     of = sum(len(one.units) for one in found)
-    return f"For {number(few)} of {number(of)} units that were held it is not shown that predictions get worse." if few else ""
+    return f"Held, {number(few)} of {number(of)} units are not shown to make predictions worse." if few else ""
 
 
 def _pictures(result: AblationResult, asked: _Asked, label: str | None, suffix: str) -> list[Picture]:
@@ -212,7 +215,7 @@ def _pictures(result: AblationResult, asked: _Asked, label: str | None, suffix: 
     drawn, (ax,) = panels(8.2, max(3.4, 1.6 + 0.26 * rows))
     plot(result, ax, label=split, units=LARGEST, notes=notes)
     if asked.best and label is not None:
-        ax.set_ylabel(f"unit of {result.layer}\n(● tells “{label.replace('_', ' ')}” best)")
+        ax.set_ylabel(drawable(f"unit of {result.layer}\n(● tells “{label.replace('_', ' ')}” best)", LONGEST_BESIDE))
     curve, (ax,) = panels(6.8, 3.8)
     plot(result, ax, kind="removal")
     effects, removal = result.effects, result.removal

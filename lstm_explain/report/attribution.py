@@ -10,6 +10,7 @@ from lstm_explain.analyses.attribution.result import AttributionResult
 from lstm_explain.display import jsonable, number
 from lstm_explain.errors import InputError
 from lstm_explain.plots import panels, plot
+from lstm_explain.plots._text import short
 from lstm_explain.plots.attribution import MOST_SERIES
 from lstm_explain.report.faithfulness import trust
 from lstm_explain.report.measure import Measured
@@ -54,7 +55,7 @@ def section(study: Study, measured: Measured) -> Section:
             + ("" if known is None else f" {known.finding}")
         ),
         brief=known.brief if known else "",
-        missed="" if known else f"Whether an explanation of an output may be trusted is not controlled: {found}.",
+        missed=known.missed if known else f"Whether an explanation of an output may be trusted is not controlled: {found}.",
         holds=_holds(study, measured, rows),
         pictures=(*pictures, *(known.pictures if known else ())),
         tables=known.tables if known else (),
@@ -174,7 +175,7 @@ def _picture(
         step = place.target[0]
         if len(place.target) > 1 and 0 <= step < len(tokens) - 1:
             next_token = f" “{_visible(tokens[step + 1])}”"
-        text = "".join(tokens[start : row["steps"]])
+        text = "".join(map(short, tokens[start : row["steps"]]))
         figure, (ax,) = panels(9.0, 1.6 + 0.19 * sum(1 + len(line) // 88 for line in text.split("\n")))
         plot(result, ax, tokens=tokens[: row["steps"]], start=start, title=f"why {place.what}{next_token}? output {said}")
     elif inputs and _are_series(study):

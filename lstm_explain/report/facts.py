@@ -56,6 +56,6 @@ def facts(study: Study, sections: Sequence[Section], *, seed: int, device: str, 
 def _model_hash(model: nn.Module) -> str:
     sha = hashlib.sha256()
     for name, tensor in model.state_dict().items():
-        sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\0".encode())
+        sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\0".encode("utf-8", "surrogatepass"))
         sha.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()

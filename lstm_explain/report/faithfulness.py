@@ -31,6 +31,7 @@ class Trust(NamedTuple):
 
     finding: str
     brief: str
+    missed: str
     pictures: tuple[Picture, ...]
     tables: tuple[Table, ...]
     method: str
@@ -57,9 +58,12 @@ def trust(study: Study, measured: Measured) -> Trust | str:
         held = [_held(study, read, results[method], measured.seed, twins) for method, twins in ((METHODS[0], 0), (METHODS[-1], TWINS))]
     except LstmExplainError as error:
         return str(error)
+    said = _brief(compared, held)
+    shown = next(iter(held[0].verdicts.values())).startswith("shown")
     return Trust(
         finding=_finding(compared, held),
-        brief=_brief(compared, held),
+        brief=said if shown else "",
+        missed="" if shown else said,
         pictures=_pictures(compared, held[0]),
         tables=(_verdicts(held), _agreement(compared)),
         method=_method(read, compared, held),
@@ -141,7 +145,7 @@ def _finding(compared: ComparisonResult, held: list[FaithfulnessResult]) -> str:
 def _brief(compared: ComparisonResult, held: list[FaithfulnessResult]) -> str:
     question, verdict = next(iter(held[0].verdicts.items()))
     return (
-        f"Whether explanations of single outputs may be trusted: over {number(len(compared.valid))} sequences, {question} is "
+        f"May explanations of single outputs be trusted? Over {number(len(compared.valid))} sequences, {question}: "
         f"{verdict.rpartition(',')[0]}."
     )
 

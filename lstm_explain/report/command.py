@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from lstm_explain import __version__
 from lstm_explain.errors import InputError, LstmExplainError, OutputError, first_line
+from lstm_explain.report.formats import FORMATS, USUAL, formats
 from lstm_explain.studies import STUDIES
 
 OK, BAD_INPUT, BAD_OUTPUT, UNEXPECTED, INTERRUPTED = 0, 3, 4, 70, 130
@@ -37,6 +38,13 @@ def _study(text: str) -> str:
     if text in STUDIES or (module and function.isidentifier()):
         return text
     raise argparse.ArgumentTypeError(f"needed one of {', '.join(STUDIES)}, or FILE.py:FUNCTION, got {text!r}")
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    try:
+        return formats(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,6 +74,15 @@ def parser() -> argparse.ArgumentParser:
         metavar="MB",
         help="how large the page may become, up to 25: its viewer holds more steps and units then (default: %(default)g)",
     )
+    options.add_argument(
+        "--format",
+        type=_formats,
+        default=USUAL,
+        metavar="LIST",
+        help=f"what to write, of {','.join(FORMATS)}: the page, every number, each figure, all figures, the page as Markdown "
+        f"(default: {','.join(USUAL)})",
+    )
+    options.add_argument("--no-inputs", action="store_true", help="keep input values, tokens and contexts out of page, figures and numbers")
     options.add_argument("--quiet", action="store_true", help="no progress bar")
     options.add_argument("-v", "--verbose", action="store_true", help="say how long each part took, and show tracebacks")
     options.add_argument("--version", action="version", version=f"lstm_explain {__version__}")
@@ -85,7 +102,7 @@ def _report(asked: argparse.Namespace) -> Path:
     from lstm_explain.report.directory import as_output_error, numbered
     from lstm_explain.report.explain import explain
     from lstm_explain.report.measure import Clock
-    from lstm_explain.report.save import write
+    from lstm_explain.report.save import opened_first, write
 
     clock = Clock()
     # A place that can't be written to is found before the work, not after it.
@@ -100,13 +117,14 @@ def _report(asked: argparse.Namespace) -> Path:
             thorough=asked.thorough,
             max_mb=asked.max_mb,
             progress=False if asked.quiet else None,
+            inputs=not asked.no_inputs,
             clock=clock,
         )
         with clock("writing"), as_output_error(asked.out):
-            write(aside.path, report)
+            write(aside.path, report, asked.format)
     if asked.verbose:
         clock.say(sys.stderr)
-    return aside.place / "index.html"
+    return opened_first(aside.place, asked.format)
 
 
 def main(argv: list[str] | None = None) -> int:

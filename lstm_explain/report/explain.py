@@ -6,6 +6,7 @@ from lstm_explain.errors import InputError, first_line
 from lstm_explain.report import ablation, attribution, overview, probing, saturation, timescale, unit_text, verification
 from lstm_explain.report.facts import facts
 from lstm_explain.report.measure import Clock, measure
+from lstm_explain.report.private import without_inputs
 from lstm_explain.report.result import Report
 from lstm_explain.report.viewer.view import view
 from lstm_explain.study import Study
@@ -26,6 +27,7 @@ def explain(
     thorough: bool = False,
     max_mb: float = 5.0,
     progress: bool | None = None,
+    inputs: bool = True,
     clock: Clock | None = None,
 ) -> Report:
     """Everything that a page says about a study, as an object.
@@ -43,6 +45,9 @@ def explain(
         How large the page may become, up to 25: how many steps and units its viewer holds follows from it.
     progress : bool, optional
         Progress bars; by default where there is a terminal.
+    inputs : bool
+        Whether the report may show what was read. Without, no input value, token or context is in it, nor in its figures; names of labels,
+        groups, layers and features, and what the study says of itself, are.
     clock : Clock, optional
         Adds up how long each part takes.
 
@@ -55,14 +60,17 @@ def explain(
         raise InputError(f"needed max_mb above 0, up to {LARGEST_MB:g}, got {max_mb}")
     clock = clock or Clock()
     torch.manual_seed(seed)
-    measured = measure(study, _device(device), clock, seed=seed, quiet=progress is False, thorough=thorough)
+    measured = measure(study, _device(device), clock, seed=seed, quiet=progress is False, thorough=thorough, inputs=inputs)
+    read = study if inputs else without_inputs(study)
     sections = []
     for room in SECTIONS:
         with clock(f"section {room.__name__.rpartition('.')[2]}"):
-            sections.append(room.section(study, measured))
+            sections.append(room.section(read, measured))
     with clock("viewer"):
-        shown = view(study, measured, {section.name: section for section in sections}, round(STEPS_PER_MB * max_mb))
-    return Report(study, measured, tuple(sections), facts(study, sections, seed=seed, device=device), shown, max_mb)
+        shown = view(read, measured, {section.name: section for section in sections}, round(STEPS_PER_MB * max_mb))
+    held = [*(part for section in sections for part in section.holds), *shown.holds]
+    assert inputs or not held, "something shows inputs that were to be kept out"
+    return Report(study, measured, tuple(sections), facts(study, sections, held, seed=seed, device=device, inputs=inputs), shown, max_mb)
 
 
 def _device(name: str) -> torch.device:

@@ -75,8 +75,9 @@ class Measured:
 
     ``units`` has how many units each layer has. ``saturation`` and ``timescale`` are None where no layer has gates, or none that keeps.
     ``halves`` are the saturation of two disjoint halves of the groups, for a check of how far the shares depend on which text was read.
-    ``contexts`` are each unit's highest places over all that was read. ``probing`` is None where there is nothing to probe for, and
-    ``unprobed`` says why, for each label and control. ``seed``, ``thorough`` and ``quiet`` are as they were asked for.
+    ``contexts`` are each unit's highest places over all that was read, None where that is to be kept out. ``probing`` is None where there
+    is nothing to probe for, and ``unprobed`` says why, for each label and control. ``seed``, ``thorough``, ``quiet`` and ``inputs``,
+    whether anything of the inputs may be shown, are as they were asked for.
     """
 
     units: dict[str, int]
@@ -94,6 +95,7 @@ class Measured:
     seed: int = 0
     thorough: bool = False
     quiet: bool = False
+    inputs: bool = True
 
 
 def _half_of(study: Study) -> list[int]:
@@ -184,7 +186,9 @@ class _Probes:
             return self._stream.compute(labels=good, progress=self._progress) if good else None
 
 
-def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quiet: bool, thorough: bool = False) -> Measured:
+def measure(
+    study: Study, device: torch.device, clock: Clock, *, seed: int, quiet: bool, thorough: bool = False, inputs: bool = True
+) -> Measured:
     """Record a whole study and reduce it, batch by batch.
 
     Raises
@@ -194,7 +198,7 @@ def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quie
     """
     model = study.model.to(device).eval()
     half_of = _half_of(study)
-    contexts = Contexts(count=CONTEXTS, before=BEFORE, after=AFTER)
+    contexts = Contexts(count=CONTEXTS, before=BEFORE, after=AFTER) if inputs else None
     saturations, timescales = (Saturation(), Saturation()), Timescale()
     checks: list[CallCheck] = []
     seen: dict[str, int] = {}
@@ -232,11 +236,11 @@ def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quie
                         saturations[half].update(trajectory.select(mine))
             with clock("timescale"):
                 timescales.update(trajectory)
-        with clock("contexts"):
-            stop = batch.inputs.shape[1]
-            rows = range(batch.rows.start, batch.rows.stop)
-            taken = [reads(study, row, 0, stop) for row in rows]
-            contexts.update(recording, np.stack(taken) if isinstance(taken[0], np.ndarray) else taken, rows)
+        if contexts is not None:
+            with clock("contexts"):
+                rows = range(batch.rows.start, batch.rows.stop)
+                taken = [reads(study, row, 0, batch.inputs.shape[1]) for row in rows]
+                contexts.update(recording, np.stack(taken) if isinstance(taken[0], np.ndarray) else taken, rows)
         probes.update(batch, recording, lengths, device, clock)
         checks += recording.certificate.calls
         coverage = recording.coverage
@@ -260,9 +264,10 @@ def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quie
         loss_by_group={group: total / n for group, (total, n) in nats.items()},
         probing=probes.compute(clock),
         unprobed=probes.missing,
-        contexts=contexts.compute(),
+        contexts=None if contexts is None else contexts.compute(),
         clock=clock,
         seed=seed,
         thorough=thorough,
         quiet=quiet,
+        inputs=inputs,
     )

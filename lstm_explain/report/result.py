@@ -1,13 +1,15 @@
 """`Report`: what was found about a study, before it is a page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lstm_explain.report.directory import as_output_error, exactly
+from lstm_explain.report.formats import USUAL
+from lstm_explain.report.formats import formats as checked
 from lstm_explain.report.measure import Measured
-from lstm_explain.report.save import write
+from lstm_explain.report.save import opened_first, write
 from lstm_explain.report.section import Section
 from lstm_explain.report.viewer.frame import Frame
 from lstm_explain.report.viewer.view import View
@@ -40,17 +42,27 @@ class Report:
     view: View
     max_mb: float = 5.0
 
-    def save(self, place: str | Path) -> Path:
-        """Write the report into a new directory and return its page.
+    def save(self, place: str | Path, formats: str | Sequence[str] = USUAL) -> Path:
+        """Write the report into a new directory and return its page, or what comes nearest to it.
+
+        Parameters
+        ----------
+        place : str or Path
+        formats : str or sequence of str
+            Of "html" (the page), "json" (every number), "png" and "svg" (each figure), "pdf" (all figures) and "md" (the page as
+            Markdown): all but the last by default. A text has them with commas between.
 
         Raises
         ------
+        InputError
+            If a format isn't known.
         OutputError
             If the directory exists and isn't empty, or can't be written to; nothing is left then.
         """
+        asked = checked(formats)
         with exactly(Path(place)) as aside, as_output_error(Path(place)):
-            write(aside.path, self)
-        return aside.place / "index.html"
+            write(aside.path, self, asked)
+        return opened_first(aside.place, asked)
 
     def viewer(self, height: int = 900) -> Frame:
         """The page's viewer by itself: as a notebook's last expression it is shown, in a sandboxed frame.

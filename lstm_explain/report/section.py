@@ -27,7 +27,9 @@ class Table(NamedTuple):
 class Section:
     """One question, answered.
 
-    `finding` is one sentence with its number; `numbers` holds every number shown, ready for JSON.
+    `finding` is one sentence with its number; `numbers` holds every number shown, ready for JSON. For the first screen there are `brief`,
+    the most important of the finding with its control, and `missed`, what was looked for and not found, a sentence each or none; and
+    `lead`, claims with their legs. `holds` says what a section shows of the inputs themselves: values, tokens or contexts.
     """
 
     name: str
@@ -38,8 +40,14 @@ class Section:
     not_shown: str
     numbers: Mapping[str, Any]
     tables: tuple[Table, ...] = ()
+    brief: str = ""
+    missed: str = ""
+    lead: tuple[Mapping[str, Any], ...] = ()
+    holds: tuple[str, ...] = ()
 
 
 def nothing(name: str, title: str, finding: str, reason: str) -> Section:
     """A question that can't be asked here, and why."""
-    return Section(name, title, f"{finding}: {reason}.", (), "Nothing was computed.", reason, {"none": reason})
+    return Section(
+        name, title, f"{finding}: {reason}.", (), "Nothing was computed.", reason, {"none": reason}, missed=f"{finding}: {reason}."
+    )

@@ -16,7 +16,8 @@ from lstm_explain.display import jsonable, number
 from lstm_explain.errors import InputError, LstmExplainError
 from lstm_explain.plots import panels, plot
 from lstm_explain.recording.runner import record
-from lstm_explain.report.beside import Beside, beside_each_other, text
+from lstm_explain.report.beside import Beside, beside_each_other, held_texts, text
+from lstm_explain.report.lead import lead
 from lstm_explain.report.measure import Measured
 from lstm_explain.report.read import Read
 from lstm_explain.report.section import Picture, Section, Table, nothing
@@ -80,6 +81,9 @@ def section(study: Study, measured: Measured) -> Section:
         tables=(_table(result),),
         method=_method(asked, result, what),
         not_shown=_not_shown(result, study, beside),
+        missed=_missed(result),
+        lead=lead(result, _failed(result), beside),
+        holds=held_texts(beside.values()),
         numbers=jsonable(
             result.to_dict()
             | {
@@ -230,6 +234,16 @@ def _finding(result: VerificationResult, planted: dict[str, int] | None) -> str:
     if planted is not None:
         said += f". Planted {planted['planted']}, found {planted['found']}, falsely claimed {planted['falsely_claimed']}"
     return said + "."
+
+
+def _missed(result: VerificationResult) -> str:
+    short = len(result.claims) - len(result.verified)
+    return (
+        f"{number(short)} of {number(len(result.claims))} claims aren’t verified; that doesn’t say that they are false, but that these "
+        "data don’t show them."
+        if short
+        else ""
+    )
 
 
 def _pictures(result: VerificationResult, beside: dict[str, Beside]) -> tuple[Picture, ...]:

@@ -67,8 +67,9 @@ def test_it_has_one_main_one_heading_and_sections_that_can_be_linked(page):
     assert len(elements.all("main")) == len(elements.all("h1")) == 1
     names = [section["id"] for section in elements.all("section")]
     assert names == [
-        "overview",
+        "summary",
         "viewer",
+        "overview",
         "unit_text",
         "attribution",
         "probing",
@@ -78,7 +79,7 @@ def test_it_has_one_main_one_heading_and_sections_that_can_be_linked(page):
         "timescale",
         "again",
     ]
-    assert {link["href"] for link in elements.all("a")} == {f"#{name}" for name in names if name != "overview"} | {"#overview"}
+    assert {link["href"] for link in elements.all("a")} == {f"#{name}" for name in names}
 
 
 def test_every_number_of_a_finding_stands_in_the_sidecar(sidecar):
@@ -94,7 +95,7 @@ def test_every_number_of_a_finding_stands_in_the_sidecar(sidecar):
 
 
 def test_the_sidecar_says_where_it_all_comes_from(sidecar):
-    assert sidecar["schema_version"] == 1 and sidecar["seed"] == 0 and sidecar["study"] == "small" and sidecar["device"] == "cpu"
+    assert sidecar["schema_version"] == 2 and sidecar["seed"] == 0 and sidecar["study"] == "small" and sidecar["device"] == "cpu"
     assert len(sidecar["model"]["sha256"]) == len(sidecar["inputs"]["sha256"]) == 64
     assert {"lstm_explain", "python", "torch", "numpy", "matplotlib"} <= set(sidecar["versions"])
     overview = sidecar["sections"]["overview"]

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from lstm_explain.analyses.contexts.result import ContextsResult
+from lstm_explain.display import number
 from lstm_explain.errors import InputError
 from lstm_explain.recording.recording import Recording
 from lstm_explain.recording.runner import record
@@ -82,12 +83,22 @@ class View:
         return sum(piece.stop - piece.start for piece in self.pieces)
 
     @property
+    def holds(self) -> tuple[str, ...]:
+        """What of the inputs it shows, in words."""
+        if not self.inputs:
+            return ()
+        found = (
+            () if self.contexts is None or self.tokens is None else (f"up to {number(self.contexts.count)} contexts of each unit shown",)
+        )
+        return (f"{number(self.steps)} {'tokens' if self.tokens is not None else 'steps of series'} in the viewer", *found)
+
+    @property
     def inputs(self) -> bool:
         """Whether what was read is shown."""
         return self.tokens is not None or self.series is not None
 
 
-def view(study: Study, measured: Measured, sections: Mapping[str, Section], steps: int, inputs: bool = True) -> View:
+def view(study: Study, measured: Measured, sections: Mapping[str, Section], steps: int) -> View:
     """Read some of a study again, and keep all of it.
 
     Parameters
@@ -96,8 +107,6 @@ def view(study: Study, measured: Measured, sections: Mapping[str, Section], step
         By name: what they found about units, and where the text of the page's first picture begins.
     steps : int
         About so many.
-    inputs : bool
-        Whether what was read may be shown.
     """
     device = next(study.model.parameters()).device
     pieces = _pieces(study, sections, steps)
@@ -108,19 +117,19 @@ def view(study: Study, measured: Measured, sections: Mapping[str, Section], step
         parts.append(recording)
     layers = {name: _seen(name, parts, pieces) for name in parts[0]}
     known = orders(measured, sections)
-    read = [reads(study, piece.sequence, piece.start, piece.stop) for piece in pieces] if inputs else []
+    read = [reads(study, piece.sequence, piece.start, piece.stop) for piece in pieces] if measured.inputs else []
     numeric = bool(read) and isinstance(read[0], np.ndarray)
     return View(
         pieces=pieces,
-        tokens=tuple(token for part in read for token in part) if inputs and not numeric else None,
+        tokens=tuple(token for part in read for token in part) if read and not numeric else None,
         series=np.concatenate(read) if numeric else None,
         feature_names=tuple(study.feature_names or ()) if numeric else (),
         layers=layers,
         units=interest({name: len(layer.signals[layer.memory]) for name, layer in layers.items()}, known, sections),
         orders=known,
-        contexts=measured.contexts if inputs else None,
+        contexts=measured.contexts,
         all_steps=study.steps,
-        why=_painted(study, pieces[0], layers) if inputs else None,
+        why=_painted(study, pieces[0], layers) if measured.inputs else None,
     )
 
 

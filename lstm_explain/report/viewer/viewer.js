@@ -107,12 +107,16 @@
   const SHOWN = { "\n": "↵", "\t": "→", "": "∅" };
   let rows = [], cells = { x: [], width: [], row: [] }, height = 0;
 
-  // A token as it is painted: what can't be seen by its code.
+  // Control characters, those that turn the order of a line, separators that break one, and halves of surrogate pairs.
+  const UNSEEN = /[\p{Cc}\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ufffe\uffff]|\p{Cs}/gu;
+
+  const escaped = (text) => text.replace(UNSEEN, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
+
+  // A token as it is painted.
   function visible(token) {
     if (token in SHOWN) return SHOWN[token];
-    const unseen = /^[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]+$/u.test(token);
-    if (unseen) return Array.from(token, (one) => `U+${one.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`).join(" ");
-    return token.length > LONG ? `${token.slice(0, LONG)}…` : token;
+    const text = escaped(token);
+    return text.length > LONG ? `${text.slice(0, LONG)}…` : text;
   }
 
   const widths = new Map();
@@ -209,7 +213,7 @@
       if (row.title !== undefined) {
         drawing.font = SMALL;
         drawing.fillStyle = "#555";
-        drawing.fillText(row.title, PAD, y + HEAD / 2 + 2);
+        drawing.fillText(escaped(row.title), PAD, y + HEAD / 2 + 2);
         continue;
       }
       drawing.font = FONT;

@@ -141,10 +141,10 @@ def test_of_long_data_a_part_is_read_that_begins_where_the_picture_does():
 
 
 def test_without_inputs_nothing_of_what_was_read_is_there():
-    study = small_study.make()
-    made = lx.explain(study, progress=False)
-    hidden = view(study, made.measured, {section.name: section for section in made.sections}, steps=300, inputs=False)
-    assert (hidden.tokens, hidden.series, hidden.contexts, hidden.why) == (None, None, None, None) and not hidden.inputs
+    hidden = lx.explain(small_study.make(), progress=False, inputs=False).view
+    assert (
+        (hidden.tokens, hidden.series, hidden.contexts, hidden.why) == (None, None, None, None) and not hidden.inputs and not hidden.holds
+    )
     found = meta(packed(hidden, ROOM))
     assert found["tokens"] is None and all(layer["contexts"] is None for layer in found["layers"])
 

@@ -237,9 +237,12 @@ def test_a_unit_that_is_not_in_the_page_is_said_so(opened, address):
     assert tab.inner_text("#viewer-missing") == "Unit 99 of lstm.l0 isn't in this page."
 
 
-def test_hostile_text_is_shown_and_does_nothing(opened, address):
-    tab = opened(address)
-    assert tab.evaluate("window.pwned") is None
+def test_hostile_text_is_shown_and_does_nothing(opened, address, recording):
+    found = lx.contexts(recording, small_study.make().tokens, count=5, before=24, after=8).layers["lstm.l1"]
+    unit = next(unit for unit in found.units if any(small_study.HOSTILE in one.read for one in found.of(unit)))
+    tab = opened(f"{address}#layer=1&unit={unit}&signal=cell_state")
+    assert "</script>" in tab.inner_text("#viewer-contexts")
+    assert tab.evaluate("[window.pwned ?? null, document.querySelectorAll('#viewer :is(img, script:not([type]))').length]") == [None, 0]
     tab.click("#viewer-text-frame summary")
     assert small_study.HOSTILE in tab.evaluate("document.getElementById('viewer-text').textContent")
 

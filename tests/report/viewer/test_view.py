@@ -81,6 +81,12 @@ def test_what_does_not_fit_is_left_out_the_least_interesting_first():
     assert less.size <= shown.size * 2 // 3 and less.facts["units_in_all"] == 12
     kept = {(name, unit) for name, units in less.facts["units"].items() for unit in units}
     assert kept == set(whole.units[: len(kept)]) and 3 < len(kept) < 12
+    for at, layer in enumerate(meta(less)["layers"]):
+        own = whole.layers[layer["name"]].signals["cell_state"][layer["units"]]
+        assert (less.values[f"{layer['name']}.cell_state"] == own).all()
+        signal = layer["signals"][1]
+        found = signal["low"][1] + levels(less.blocks[f"{at} cell_state"]).reshape(own.shape)[1] / LEVELS * 2 * signal["high"][1]
+        np.testing.assert_allclose(found, own[1], rtol=0, atol=0.01 * signal["high"][1])
     # As many as fit, or nearly.
     assert packed(whole, shown.size * 2 // 3).size > shown.size // 3
     assert packed(whole, 0).facts["units"] == {"l0": [5]}

@@ -2,8 +2,10 @@
 
 import base64
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
@@ -22,7 +24,9 @@ MIME = {"svg": "image/svg+xml", "png": "image/png"}
 def page(report: "Report", images: Mapping[str, tuple[str, bytes]], viewer: Part, formats: Sequence[str]) -> str:
     """The page's text; `images` has each figure's kind and bytes, `formats` what is written beside it."""
     css = (ROOM / "page.css").read_text(encoding="utf-8") + viewer.css
-    template = _environment().get_template("page.html.jinja")
+    environment = _environment()
+    environment.filters["view"] = partial(_view, viewer.units)
+    template = environment.get_template("page.html.jinja")
     return template.render(
         name=report.study.name,
         sections=report.sections,
@@ -36,6 +40,12 @@ def page(report: "Report", images: Mapping[str, tuple[str, bytes]], viewer: Part
         policy=policy(css, viewer.script),
         images={name: Markup(f"data:{MIME[kind]};base64,{base64.b64encode(drawn).decode()}") for name, (kind, drawn) in images.items()},
     )
+
+
+def _view(shown: Mapping[str, Sequence[int]], one: tuple[str, int]) -> str | None:
+    """The link that has the viewer show a unit, of those that it holds."""
+    layer, unit = one
+    return f"#{urlencode({'layer': layer, 'unit': unit}, errors='replace')}" if unit in shown.get(layer, ()) else None
 
 
 def _environment() -> Environment:

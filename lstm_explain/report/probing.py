@@ -185,13 +185,14 @@ def _table(study: Study, measured: Measured) -> Table:
         "verdict",
         f"verdict, > {result.window} steps on",
     )
-    rows = []
+    rows, best_units = [], []
     for name, found in result.labels.items():
         best = found.probes[found.best]
         window = found.controls.get(WINDOW)
         above = best.selectivity
         layer, cell = found.best_unit()
         units = sorted(set(cell.units))
+        best_units.append((layer.rsplit(" ", 1)[0], cell.units[0]))
         rows.append(
             (
                 _words(name),
@@ -212,7 +213,7 @@ def _table(study: Study, measured: Measured) -> Table:
                 found.verdict_long_range if np.isfinite(best.long_range.value) else "no such steps",
             )
         )
-    return Table("What linear probes find, label by label, on groups that they haven't seen", header, tuple(rows))
+    return Table("What linear probes find, label by label, on groups that they haven't seen", header, tuple(rows), tuple(best_units))
 
 
 def _or_dash(value: float) -> str:

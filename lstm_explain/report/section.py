@@ -21,6 +21,8 @@ class Table(NamedTuple):
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    units: tuple[tuple[str, int], ...] = ()
+    """For each row the layer and the unit that it is about, for the viewer to show; empty where rows are about something else."""
 
 
 @dataclass(frozen=True)

@@ -292,8 +292,9 @@ def _table(result: VerificationResult) -> Table:
                 one.verdict,
             )
         )
+    units = tuple((one.claim.layer, one.claim.units[0]) for one in result.ranked[:24])
     more = "" if len(result.claims) <= 24 else f" (the first 24 of {len(result.claims)})"
-    return Table(f"Claims, the best founded first{more}; in brackets 95 % for all claims at once", header, tuple(rows))
+    return Table(f"Claims, the best founded first{more}; in brackets 95 % for all claims at once", header, tuple(rows), units)
 
 
 def _method(asked: _Asked, result: VerificationResult, what: str) -> str:

@@ -1,5 +1,6 @@
 """The viewer's part of a page: its elements, its style and its one script."""
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -20,6 +21,8 @@ class Part(NamedTuple):
     html: Markup
     css: str
     script: str
+    units: Mapping[str, Sequence[int]]
+    """Those that it holds, by layer."""
 
 
 def part(view: View, packed: Packed) -> Part:
@@ -30,7 +33,7 @@ def part(view: View, packed: Packed) -> Part:
     html = environment.from_string(_own("viewer.html.jinja")).render(
         packed=safe, intro=_intro(view, packed), method=_method(view), cut=_cut(view, packed), threshold=THRESHOLD
     )
-    return Part(Markup(html), _own("viewer.css"), _own("viewer.js"))
+    return Part(Markup(html), _own("viewer.css"), _own("viewer.js"), packed.facts["units"])
 
 
 @cache

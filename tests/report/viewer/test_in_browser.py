@@ -209,6 +209,16 @@ def test_units_are_put_in_order_found_and_picked(opened, address, report_of):
     tab.wait_for_selector(f"#viewer-said:has-text('cell state of unit {nearest}')", timeout=3000)
 
 
+def test_a_row_of_the_probe_table_picks_its_unit(opened, address):
+    tab = opened(address)
+    row = tab.locator("#probing tbody tr").first
+    named = row.locator("td").nth(7).inner_text()
+    layer, unit = re.search(r"\((\S+) (\d+)", named).groups()
+    row.locator("a").click()
+    tab.wait_for_selector(f"#viewer-said:has-text('cell state of unit {unit}, {layer}')", timeout=3000)
+    assert tab.evaluate("document.getElementById('viewer').getBoundingClientRect().top") < 50
+
+
 def test_contexts_stand_beside_the_unit(opened, address, recording):
     tab = opened(f"{address}#layer=0&unit=2&signal=cell_state")
     best = lx.contexts(recording, small_study.make().tokens, count=5, before=24, after=8).layers["lstm.l0"].of(2)

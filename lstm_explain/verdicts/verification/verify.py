@@ -247,8 +247,10 @@ def _verified(
     """The legs of each claim, each with the intervals of the family."""
     over = above(knowing)
     used, suffices = ([getattr(found[one.layer], leg)(one) for one in claims] for leg in ("used", "suffices"))
-    effects, shares = (
-        of_slopes(np.stack([one.sums for one in leg]), np.stack([one.steps for one in leg]), times) for leg in (used, suffices)
+    effects, more, shares, further = (
+        of_slopes(np.stack(sums), np.stack([one.steps for one in leg]), times)
+        for leg in (used, suffices)
+        for sums in ([one.sums for one in leg], [one.above for one in leg])
     )
     return tuple(
         Verified(
@@ -260,8 +262,8 @@ def _verified(
                 over[at],
                 knowing[at].p_value,
             ),
-            Used(effects[at], found[one.layer].change(one), used[at].matched, found[one.layer].noop),
-            Suffices(shares[at], suffices[at].matched),
+            Used(effects[at], found[one.layer].change(one), used[at].matched, more[at], found[one.layer].noop),
+            Suffices(shares[at], suffices[at].matched, further[at]),
         )
         for at, one in enumerate(claims)
     )

@@ -67,7 +67,9 @@ def test_one_claim_stands_among_its_matched_units():
 def test_what_is_not_defined_is_left_out():
     nothing = Bounds(*[float("nan")] * 5)
     one = verified(3)
-    ax = drawn(result(Verified(one.claim, one.knows, Used(nothing, 0.0, np.array([]), nothing, 0.0), Suffices(nothing, np.array([]), nothing))))
+    ax = drawn(
+        result(Verified(one.claim, one.knows, Used(nothing, 0.0, np.array([]), nothing, 0.0), Suffices(nothing, np.array([]), nothing)))
+    )
     assert [text.get_text() for text in ax.texts][1:] == ["not defined", "not defined"]
 
 

@@ -42,8 +42,8 @@ class SparseProbeResult:
         The smallest count whose score is within the interval of the best count's: the number of units that carry the label, as far as
         these groups can tell. Where `above_chance` is false, none do.
     above_chance : bool
-        Whether the best count's score is above chance, of so many counts that might have been the best: by the largest excess of any count's
-        score over its own in each sample of groups (Romano & Wolf 2005), at 2.5 % on that side.
+        Whether the best count's score is above chance, of so many counts that might have been the best: by the largest excess of any
+        count's score over its own in each sample of groups (Romano & Wolf 2005), at 2.5 % on that side.
     untrained : tuple of Interval
         The twins' mean score of each count; empty without twins.
     above : tuple of Interval

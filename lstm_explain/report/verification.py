@@ -290,7 +290,7 @@ def _method(asked: _Asked, result: VerificationResult, what: str) -> str:
         f"{number(result.window)} inputs, and those of the best units of {number(result.twins)} untrained networks, each in the interval "
         f"for all claims, and above that of labels moved in time. It is used: where the units hold what they held in another sequence "
         f"({number(result.donors)} for each), {what} changes more at steps where that sequence’s label differs than where it doesn’t, "
-        f"and more than for matched units, which are the nearest in the ranks of how much they vary and of the norm of the weights that "
+        f"and, in an interval for all claims as well, more than for all but 5 % of matched units, which are the nearest in the ranks of how much they vary and of the norm of the weights that "
         f"read them ({weights}). It suffices: the output moves along the direction in which outputs of other groups go with the label, as "
         f"a share of how far they go with it. Read were the first {number(asked.read.steps)} steps of {number(len(asked.read.rows))} "
         f"sequences from {number(result.groups)} groups, in {number(result.passes)} passes; intervals are from "

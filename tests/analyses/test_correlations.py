@@ -128,7 +128,6 @@ def test_units_that_only_drift_are_rarely_shown():
 
 @pytest.mark.parametrize("judge", ["correlations", "components"])
 def test_units_that_only_drift_are_rarely_shown_in_many_short_sequences(judge):
-    """By circles it would be 17 and 26 of 40."""
     rng, shown = np.random.default_rng(0), 0
     for _ in range(40):
         recording = of(np.concatenate([autocorrelated(rng, units=24, time=20) for _ in range(24)]))

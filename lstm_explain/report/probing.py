@@ -75,6 +75,7 @@ def section(study: Study, measured: Measured) -> Section:
             ]
         ),
         numbers=_with_reasons(result.to_dict()) | {"shown": shown, "shown_long_range": far, "units_family": family, "missing": missing},
+        results={"probing": result},
     )
 
 

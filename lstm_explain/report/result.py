@@ -5,11 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lstm_explain.display import table
 from lstm_explain.report.directory import as_output_error, exactly
 from lstm_explain.report.measure import Measured
 from lstm_explain.report.save import write
 from lstm_explain.report.section import Section
 from lstm_explain.study import Study
+
+
+SHOWN = 4_000
+"""Of a longer finding a notebook shows so many characters: a label may be named by anything."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -32,6 +37,14 @@ class Report:
     sections: tuple[Section, ...]
     facts: Mapping[str, Any]
 
+    @property
+    def results(self) -> dict[str, Mapping[str, Any]]:
+        """The result objects of each section, by its name: ``results["saturation"]["saturation"]`` is a `SaturationResult`.
+
+        A question that couldn't be asked has none; its section's ``finding`` says why.
+        """
+        return {section.name: section.results for section in self.sections}
+
     def save(self, place: str | Path) -> Path:
         """Write the report into a new directory and return its page.
 
@@ -46,3 +59,12 @@ class Report:
 
     def __repr__(self) -> str:
         return f"<Report on {self.study.name!r}: {len(self.sections)} sections, {self.study.steps:,} steps>"
+
+    def _repr_html_(self) -> str:
+        rows = [(one.title, _cut(one.finding), ", ".join(one.results)) for one in self.sections]
+        found = table(_cut(repr(self)), ("question", "finding", "in results"), rows)
+        return f'{found}<p><code>report.save("DIRECTORY")</code> writes the page, its figures and every number.</p>'
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… (the page has the rest)"

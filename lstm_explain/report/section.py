@@ -1,7 +1,7 @@
 """What a part of the report is: a finding with its number, figures, how it was computed, and what was not found."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
@@ -27,7 +27,8 @@ class Table(NamedTuple):
 class Section:
     """One question, answered.
 
-    `finding` is one sentence with its number; `numbers` holds every number shown, ready for JSON.
+    `finding` is one sentence with its number; `numbers` holds every number shown, ready for JSON; `results` has the result objects that it
+    is made from, by name.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Section:
     not_shown: str
     numbers: Mapping[str, Any]
     tables: tuple[Table, ...] = ()
+    results: Mapping[str, Any] = field(default_factory=dict)
 
 
 def nothing(name: str, title: str, finding: str, reason: str) -> Section:

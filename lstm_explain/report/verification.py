@@ -91,6 +91,7 @@ def section(study: Study, measured: Measured) -> Section:
                 "predictions": {kind: one.numbers for kind, one in beside.items()},
             }
         ),
+        results={"verification": result},
     )
 
 

@@ -113,11 +113,9 @@ class Study:
         if self.lengths is not None:
             checked_lengths(self.lengths, batch, time)
         # Frozen for its readers; here the labels that were given become arrays.
-        object.__setattr__(self, "labels", {name: np.asarray(label) for name, label in self.labels.items()})
-        for kind, per_step in (("label", self.labels), ("events of", self.events)):
-            for name, values in per_step.items():
-                if np.shape(values) != (batch, time):
-                    raise InputError(f"needed {kind} {name!r} of shape ({batch}, {time}), got {np.shape(values)}")
+        for kind, given in (("label", "labels"), ("events of", "events")):
+            arrays = {name: _per_step(f"{kind} {name!r}", values, (batch, time)) for name, values in getattr(self, given).items()}
+            object.__setattr__(self, given, arrays)
         if unknown := sorted(set(self.events) - set(self.labels)):
             raise InputError(f"needed events of one of the labels {', '.join(self.labels) or '(none)'}, got {unknown[0]!r}")
         for claim in (*self.claims, *self.planted):
@@ -131,6 +129,9 @@ class Study:
         for name, per_sequence in (("groups", self.groups), ("tokens", self.tokens)):
             if per_sequence is not None and len(per_sequence) != batch:
                 raise InputError(f"needed {name} for {batch} sequences, got {len(per_sequence)}")
+        for row, tokens in enumerate(self.tokens or ()):
+            if len(tokens) < (needed := time if self.lengths is None else int(self.lengths[row])):
+                raise InputError(f"needed a token for each of the {needed} steps of sequence {row}, got {len(tokens)}")
         if not self.inputs.dtype.is_floating_point and self.feature_names is not None:
             raise InputError("needed no feature_names with whole-number inputs: symbols have no features")
         _finite(self.model)
@@ -149,6 +150,20 @@ class Study:
 
     def __repr__(self) -> str:
         return f"<Study {self.name!r}: {type(self.model).__name__}, {len(self.inputs)} sequences, {self.steps:,} steps>"
+
+
+def _per_step(what: str, given: Any, shape: tuple[int, int]) -> NDArray[Any]:
+    """What was given for each step, as an array."""
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise InputError(
+            f"needed {what} of shape {shape}, got rows of unequal length: what is beyond a sequence's length isn't read"
+        ) from error
+    if array.shape != shape:
+        each = f": one for each sequence is np.repeat(label[:, None], {shape[1]}, 1)" if array.shape == shape[:1] else ""
+        raise InputError(f"needed {what} of shape {shape}, got {array.shape}{each}")
+    return array
 
 
 _GATES = {"i": "input gate", "f": "forget gate", "g": "cell candidate", "o": "output gate"}

@@ -2,6 +2,12 @@
 
 import sys
 
-from lstm_explain.report.command import main
+try:
+    from lstm_explain.report.command import main
 
-sys.exit(main())
+    code = main()
+except KeyboardInterrupt:
+    # Before there was anything to interrupt, or after the report was there.
+    print("interrupted", file=sys.stderr)
+    code = 130
+sys.exit(code)

@@ -68,6 +68,7 @@ def section(study: Study, measured: Measured) -> Section:
         ),
         not_shown=" ".join(
             [f"{_words(name)}: {why}." for name, why in missing.items()]
+            + ([study.about["caveats"]["probing"]] if "probing" in study.about.get("caveats", {}) else [])
             + ([f"{number(unconverged)} fits had not converged."] if unconverged else [])
             + [
                 "That a state tells a label doesn't say that the network uses it. A label that isn't shown may still be known, to a better "

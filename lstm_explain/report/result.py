@@ -12,7 +12,6 @@ from lstm_explain.report.save import write
 from lstm_explain.report.section import Section
 from lstm_explain.study import Study
 
-
 SHOWN = 4_000
 """Of a longer finding a notebook shows so many characters: a label may be named by anything."""
 
@@ -55,7 +54,7 @@ class Report:
         """
         with exactly(Path(place)) as aside, as_output_error(Path(place)):
             write(aside.path, self)
-        return aside.place / "index.html"
+        return aside.page
 
     def __repr__(self) -> str:
         return f"<Report on {self.study.name!r}: {len(self.sections)} sections, {self.study.steps:,} steps>"

@@ -34,7 +34,7 @@ def arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise InputError(f"needed a file {', '.join(ARRAYS)}, got {path}")
     try:
         if kind == ".safetensors":
-            return {name: tensor.numpy() for name, tensor in load_file(path).items()}
+            return {name: tensor.numpy() for name, tensor in sorted(load_file(path).items())}
         # An array of Python objects would be a pickle, which runs code.
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):

@@ -41,14 +41,15 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     try:
         with path.open("rb") as file:
             start = file.read(9)
-        # By what is in it: a suffix says what somebody called it.
-        if start[8:] == b"{":
-            return dict(load_file(path))
-        if start.startswith(b"PK\x03\x04"):
-            _refuse_archives(path)
-        elif not start.startswith(b"\x80"):
-            raise WeightsError(f"needed safetensors or a state dict in {path}, got neither: {_RECIPE}")
-        return _state_dict(torch.load(path, map_location="cpu", weights_only=True), path)
+            # By what is in it: a suffix says what somebody called it.
+            if start[8:] == b"{":
+                return dict(load_file(path))
+            if start.startswith(b"PK\x03\x04"):
+                _refuse_archives(path)
+            elif not start.startswith(b"\x80"):
+                raise WeightsError(f"needed safetensors or a state dict in {path}, got neither: {_RECIPE}")
+            file.seek(0)
+            return _state_dict(torch.load(file, map_location="cpu", weights_only=True), path)
     except WeightsError:
         raise
     except OSError as error:
@@ -58,7 +59,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         if named := re.search(r"GLOBAL (\S+)", str(error)):
             got = f"a pickle that names {named[1]}, which could run code"
             raise WeightsError(f"needed only tensors in {path}, got {got}: {_RECIPE}") from error
-        raise WeightsError(f"needed safetensors or a state dict in {path}, which is damaged or neither: {_RECIPE}") from error
+        raise WeightsError(f"needed safetensors or a state dict in {path}, which is damaged or something else: {_RECIPE}") from error
 
 
 def _refuse_archives(path: Path) -> None:

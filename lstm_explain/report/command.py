@@ -60,9 +60,13 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def _report(asked: argparse.Namespace, begun: "list[Aside]") -> None:
+def _report(asked: argparse.Namespace, begun: "list[Aside]", interruptions: Interruptions) -> None:
     """Explain the study that was asked for, and write it where the one that is put into `begun` says."""
+    # An interruption of this import would take all of Python down.
+    interruptions.hold()
     import torch
+
+    interruptions.hear()
 
     from lstm_explain.report import named
     from lstm_explain.report.directory import as_output_error, numbered
@@ -112,8 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     interruptions = Interruptions(interrupt)
     begun: list[Aside] = []
     try:
-        interruptions.hear()
-        _report(arguments, begun)
+        _report(arguments, begun, interruptions)
         print(begun[0].page)
     except KeyboardInterrupt:
         return _interrupted(begun)

@@ -15,7 +15,8 @@ from lstm_explain.study import Study
 
 def stem(study: str) -> str:
     """What the directory of a study, or of a model, is called."""
-    return study if study in STUDIES else Path(study.rpartition(":")[0]).stem.rpartition(".")[2]
+    module = study.rpartition(":")[0]
+    return study if study in STUDIES else Path(module).stem if module.endswith(".py") else module.rpartition(".")[2]
 
 
 def called(name: str, what: str, seed: int | None = None, **arguments: Any) -> Any:

@@ -14,6 +14,7 @@ import pytest
 
 from lstm_explain.report import directory, explain
 from lstm_explain.report.command import main
+from lstm_explain.report.named import stem
 
 STUDIES = Path(__file__).parents[1] / "small_study.py"
 
@@ -64,6 +65,13 @@ def _umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+@pytest.mark.parametrize(
+    "name, directory", [("planted", "planted"), ("a/b.c.py:make", "b.c"), ("package.module:make", "module"), ("module:make", "module")]
+)
+def test_a_directory_is_called_as_the_study(name, directory):
+    assert stem(name) == directory
 
 
 def test_it_never_overwrites(run, tmp_path):

@@ -1,4 +1,69 @@
-"""`Study`: a model, its sequences, what is known about them, and how to read them."""
+"""`Study`: a model, its sequences, what is known about them, and how to read them.
+
+Four of them, each by the same road: a module called as ``model(inputs)``, batch first; what is true after each step as labels; what the
+model is graded by as a loss of each step, ``(what it returned, rows) -> (row, time)``.
+
+>>> import numpy as np
+>>> import torch
+>>> from torch import nn
+>>> from torch.nn.functional import cross_entropy
+>>> class Network(nn.Module):
+...     def __init__(self, front, layer, head, last=False):
+...         super().__init__()
+...         self.front, self.layer, self.head, self.last = front, layer, head, last
+...
+...     def forward(self, x):
+...         out = self.layer(self.front(x))[0]
+...         return self.head(out[:, -1] if self.last else out)
+
+*A classifier over series*: an output for each sequence, not for each step. Its class stands at every step as a label, and so does the loss.
+
+>>> x, y = torch.randn(12, 20, 3), torch.arange(12) % 2
+>>> model = Network(nn.Identity(), nn.LSTM(3, 8, batch_first=True), nn.Linear(8, 2), last=True)
+>>> def loss(logits, rows):
+...     return cross_entropy(logits, y[rows], reduction="none")[:, None].expand(-1, 20)
+>>> Study(
+...     model, x, feature_names=["ax", "ay", "az"], labels={"class": y[:, None].expand(-1, 20)}, loss=loss, target=(1,), name="gestures"
+... )
+<Study 'gestures': Network, 12 sequences, 240 steps>
+
+*A tagger*: an output for each step, of sentences that are as long as they are.
+
+>>> words, tags, n = torch.randint(50, (12, 9)), torch.randint(4, (12, 9)), [9, 7, 4] * 4
+>>> model = Network(nn.Embedding(50, 6), nn.LSTM(6, 8, batch_first=True, bidirectional=True), nn.Linear(16, 4))
+>>> def loss(logits, rows):
+...     return cross_entropy(logits.mT, tags[rows][:, : logits.shape[1]], reduction="none")
+>>> names = np.array(["noun", "verb", "other", "stop"])
+>>> text = [[f"word{word} " for word in row] for row in words.tolist()]
+>>> Study(model, words, lengths=n, tokens=text, labels={"tag": names[tags]}, loss=loss, places=[Place("the tag", 0, (3, 1))], name="tags")
+<Study 'tags': Network, 12 sequences, 80 steps>
+
+*A language model*: what it predicts are tokens, so the page can say which, with a unit and without it. Groups are the documents.
+
+>>> letters = "abcdefgh .?"
+>>> read = torch.randint(len(letters), (12, 31))
+>>> model = Network(nn.Embedding(len(letters), 6), nn.LSTM(6, 8, 2, batch_first=True), nn.Linear(8, len(letters)))
+>>> def loss(logits, rows):
+...     return cross_entropy(logits.mT, read[rows, 1:], reduction="none")
+>>> text = [[letters[one] for one in row] for row in read[:, :-1].tolist()]
+>>> after_space = np.array([[one == " " for one in row] for row in text])
+>>> Study(
+...     model, read[:, :-1], tokens=text, next_tokens=list(letters), loss=loss, labels={"after_space": after_space}, groups=[0, 1, 2] * 4
+... )
+<Study 'study': Network, 12 sequences, 360 steps>
+
+*A forecaster*: numbers in and numbers out. A label may be a number too; it is read off the states by a linear fit.
+
+>>> series = torch.randn(12, 41, 2).cumsum(1)
+>>> model = Network(nn.Identity(), nn.GRU(2, 8, batch_first=True), nn.Linear(8, 1))
+>>> x, future = series[:, :-1], series[:, 1:, :1]
+>>> def loss(predicted, rows):
+...     return (predicted - future[rows]).square().mean(-1)
+>>> mean = (x[:, :, 0].cumsum(1) / torch.arange(1, 41)).numpy()
+>>> rising = np.diff(x[:, :, 0].numpy(), axis=1, prepend=0) > 0
+>>> Study(model, x, feature_names=["load", "wind"], labels={"mean": mean, "rising": rising}, loss=loss, target=(-1, 0), name="load")
+<Study 'load': Network, 12 sequences, 480 steps>
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -113,11 +178,9 @@ class Study:
         if self.lengths is not None:
             checked_lengths(self.lengths, batch, time)
         # Frozen for its readers; here the labels that were given become arrays.
-        object.__setattr__(self, "labels", {name: np.asarray(label) for name, label in self.labels.items()})
-        for kind, per_step in (("label", self.labels), ("events of", self.events)):
-            for name, values in per_step.items():
-                if np.shape(values) != (batch, time):
-                    raise InputError(f"needed {kind} {name!r} of shape ({batch}, {time}), got {np.shape(values)}")
+        for kind, given in (("label", "labels"), ("events of", "events")):
+            arrays = {name: _per_step(f"{kind} {name!r}", values, (batch, time)) for name, values in getattr(self, given).items()}
+            object.__setattr__(self, given, arrays)
         if unknown := sorted(set(self.events) - set(self.labels)):
             raise InputError(f"needed events of one of the labels {', '.join(self.labels) or '(none)'}, got {unknown[0]!r}")
         for claim in (*self.claims, *self.planted):
@@ -131,6 +194,9 @@ class Study:
         for name, per_sequence in (("groups", self.groups), ("tokens", self.tokens)):
             if per_sequence is not None and len(per_sequence) != batch:
                 raise InputError(f"needed {name} for {batch} sequences, got {len(per_sequence)}")
+        for row, tokens in enumerate(self.tokens or ()):
+            if len(tokens) < (needed := time if self.lengths is None else int(self.lengths[row])):
+                raise InputError(f"needed a token for each of the {needed} steps of sequence {row}, got {len(tokens)}")
         if not self.inputs.dtype.is_floating_point and self.feature_names is not None:
             raise InputError("needed no feature_names with whole-number inputs: symbols have no features")
         _finite(self.model)
@@ -149,6 +215,20 @@ class Study:
 
     def __repr__(self) -> str:
         return f"<Study {self.name!r}: {type(self.model).__name__}, {len(self.inputs)} sequences, {self.steps:,} steps>"
+
+
+def _per_step(what: str, given: Any, shape: tuple[int, int]) -> NDArray[Any]:
+    """What was given for each step, as an array."""
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise InputError(
+            f"needed {what} of shape {shape}, got rows of unequal length: what is beyond a sequence's length isn't read"
+        ) from error
+    if array.shape != shape:
+        each = f": one for each sequence is np.repeat(label[:, None], {shape[1]}, 1)" if array.shape == shape[:1] else ""
+        raise InputError(f"needed {what} of shape {shape}, got {array.shape}{each}")
+    return array
 
 
 _GATES = {"i": "input gate", "f": "forget gate", "g": "cell candidate", "o": "output gate"}

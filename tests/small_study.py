@@ -151,3 +151,11 @@ def slow():
             return super().forward(symbols)
 
     return lx.Study(Slow(study.model.lstm), study.inputs)
+
+
+def ragged():
+    return make(labels={"even": [[0] * n for n in [40, 33, 40, 12, 40, 40, 25, 40]]})
+
+
+def leaves():
+    raise SystemExit("bye")

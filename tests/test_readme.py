@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.S | re.M)
@@ -39,6 +42,22 @@ def test_the_report_command_takes_a_study_of_the_readers_own(tmp_path, monkeypat
     assert main(shlex.split(block)[3:]) == 0
     assert (tmp_path / "reports" / "my_study-001" / "index.html").exists()
     sys.modules.pop("my_study")
+
+
+def test_the_report_command_takes_a_model_and_files(tmp_path, monkeypatch, capsys):
+    from lstm_explain.report.command import main
+
+    (block,) = [block for language, block in BLOCKS if language == "sh" and "--model" in block]
+    (tmp_path / "my_model.py").write_text(
+        "import torch\n\n\ndef make():\n    return torch.nn.LSTM(2, 3, batch_first=True)\n", encoding="utf-8"
+    )
+    monkeypatch.chdir(tmp_path)
+    save_file(torch.nn.LSTM(2, 3).state_dict(), "w.safetensors")
+    x = np.random.default_rng(0).normal(size=(6, 9, 2))
+    np.savez("data.npz", x=x, lengths=[9, 9, 5, 9, 9, 7], rising=x[:, :, 0] > 0, patient=list("aabbcc"))
+    assert main([*shlex.split(block)[3:], "--quiet"]) == 0
+    assert (tmp_path / "reports" / "my_model-001" / "index.html").exists()
+    sys.modules.pop("my_model")
 
 
 def test_the_training_command_runs(tmp_path, monkeypatch):

@@ -54,6 +54,17 @@ def nan_peephole(wiring):
         ({"lengths": [7, 8, 3, 7, 2]}, "needed lengths from 1 to 7, got 8 for sequence 1"),
         ({"lengths": [7]}, "needed lengths as 5 whole numbers"),
         ({"lengths": [7.0] * 5}, "needed lengths as 5 whole numbers"),
+        ({"labels": {"on": [[0] * 7] * 4 + [[0]]}}, r"needed label 'on' of shape \(5, 7\), got rows of unequal length: "),
+        (
+            {"labels": {"on": [np.zeros(7)] * 4 + [np.zeros(1)]}},
+            "got rows of unequal length: what is beyond a sequence's length isn't read",
+        ),
+        ({"labels": {"on": [0] * 5}}, r"got \(5,\): one for each sequence is np.repeat\(label\[:, None\], 7, 1\)"),
+        (
+            {"labels": {"on": np.zeros((5, 7))}, "events": {"on": [[0] * 7] * 4 + [[0]]}},
+            r"needed events of 'on' of shape \(5, 7\), got rows of unequal length",
+        ),
+        ({"tokens": ["x" * 7, "", *["x" * 7] * 3]}, "needed a token for each of the 1 steps of sequence 1, got 0"),
         ({"labels": {"on": np.zeros((5, 6))}}, r"needed label 'on' of shape \(5, 7\), got \(5, 6\)"),
         (
             {"labels": {"on": np.zeros((5, 7))}, "events": {"on": np.zeros((5, 6))}},

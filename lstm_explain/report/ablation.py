@@ -112,6 +112,7 @@ def section(study: Study, measured: Measured) -> Section:
                 "predictions_none": no_predictions if beside is None else None,
             }
         ),
+        results={"ablation": {one.layer: one for one in found}},
     )
 
 

@@ -32,12 +32,13 @@ def section(study: Study, measured: Measured) -> Section:
         places = [Place(f"the target of sequence {row}", row, study.target) for row in range(min(EXAMPLES, len(study.inputs)))]
     if not places:
         return _empty("the study doesn't say which output to explain: give it target= or places=")
-    pictures, rows = [], []
+    pictures, rows, results = [], [], []
     for at, place in enumerate(places):
         try:
             result, start = _attributed(study, place)
         except InputError as error:
             return _empty(str(error))
+        results.append(result)
         rows.append(_numbers(study, place, result))
         pictures.append(_picture(study, measured.inputs, place, result, rows[-1], at, start))
     good = sum(row["converged"] for row in rows)
@@ -87,6 +88,7 @@ def section(study: Study, measured: Measured) -> Section:
                 "trust": {"none": found} if known is None else known.numbers,
             }
         ),
+        results={"places": tuple(results)} | ({} if known is None else dict(known.results)),
     )
 
 

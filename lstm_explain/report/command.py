@@ -1,20 +1,24 @@
 """The command line: what was asked, who answers, and how it ends. Nothing heavy is imported before there is work to do."""
 
 import argparse
-import contextlib
 import os
-import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from lstm_explain import __version__
 from lstm_explain.errors import InputError, LstmExplainError, OutputError, first_line
-from lstm_explain.report.formats import FORMATS, USUAL, formats
+from lstm_explain.report import file_options
+from lstm_explain.report.formats import FORMATS, USUAL, formats, opened_first
+from lstm_explain.report.interruptions import Interruptions
 from lstm_explain.studies import STUDIES
 
+if TYPE_CHECKING:
+    from lstm_explain.report.directory import Aside
+
 OK, BAD_INPUT, BAD_OUTPUT, UNEXPECTED, INTERRUPTED = 0, 3, 4, 70, 130
+DEFAULT = "python_source"
 
 
 def _seed(text: str) -> int:
@@ -57,10 +61,10 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--study",
         type=_study,
-        default="python_source",
         metavar="NAME",
-        help="a study by name, or FILE.py:FUNCTION or package.module:FUNCTION that returns a Study (default: %(default)s)",
+        help=f"a study by name, or FILE.py:FUNCTION or package.module:FUNCTION that returns a Study (default: {DEFAULT})",
     )
+    file_options.add(options)
     options.add_argument(
         "--out", type=Path, default=Path("reports"), metavar="DIR", help="where the report's new directory is made (default: %(default)s)"
     )
@@ -90,26 +94,27 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def _report(asked: argparse.Namespace) -> Path:
-    """Explain the study that was asked for, and write it; returns the page."""
+def _report(asked: argparse.Namespace, begun: "list[Aside]", interruptions: Interruptions) -> None:
+    """Explain the study that was asked for, and write it where the one that is put into `begun` says."""
+    # An interruption of this import would take all of Python down.
+    interruptions.hold()
     import torch
+
+    interruptions.hear()
 
     from lstm_explain.report import named
     from lstm_explain.report.directory import as_output_error, numbered
     from lstm_explain.report.explain import explain
     from lstm_explain.report.measure import Clock
-    from lstm_explain.report.save import opened_first, write
+    from lstm_explain.report.save import write
 
     clock = Clock()
     # A place that can't be written to is found before the work, not after it.
-    with numbered(asked.out, named.stem(asked.study)) as aside:
+    with numbered(asked.out, named.stem(asked.model or asked.study or DEFAULT)) as aside:
+        begun.append(aside)
         torch.manual_seed(asked.seed)
         with clock("study"):
-            study = named.make(asked.study, asked.seed)
+            study = file_options.study(asked) if asked.model else named.make(asked.study or DEFAULT, asked.seed)
         report = explain(
             study,
             seed=asked.seed,
@@ -124,27 +129,39 @@ def _report(asked: argparse.Namespace) -> Path:
             write(aside.path, report, asked.format)
     if asked.verbose:
         clock.say(sys.stderr)
-    return opened_first(aside.place, asked.format)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    arguments = parser().parse_args(argv)
+    options = parser()
+    arguments = options.parse_args(argv)
+    if wrong := file_options.misfit(arguments):
+        options.error(wrong)
     if arguments.list:
         print("\n".join(STUDIES))
         return OK
     # A value that another program left there, a notebook's for one, would stop matplotlib from loading.
     backend = os.environ.get("MPLBACKEND")
     os.environ["MPLBACKEND"] = "agg"
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    interrupted: list[int] = []
+
+    def interrupt(number: int, _: object) -> NoReturn:
+        interrupted.append(number)
+        raise KeyboardInterrupt
+
+    interruptions = Interruptions(interrupt)
+    begun: list[Aside] = []
     try:
-        place = _report(arguments)
+        _report(arguments, begun, interruptions)
+        print(_written(begun, arguments))
     except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return INTERRUPTED
-    except LstmExplainError as error:
-        return _say(error, arguments.verbose, BAD_OUTPUT if isinstance(error, OutputError) else BAD_INPUT)
+        return _interrupted(begun, arguments)
     except Exception as error:
+        # Where code was interrupted while it was imported, what comes out may be an error of its own.
+        if interrupted:
+            return _interrupted(begun, arguments)
+        if isinstance(error, LstmExplainError):
+            return _say(error, arguments.verbose, BAD_OUTPUT if isinstance(error, OutputError) else BAD_INPUT)
         hint = "" if arguments.verbose else "; run again with -v for where it happened"
         unexpected = InputError(f"unexpected {type(error).__name__}: {first_line(error)}{hint}")
         return _say(unexpected.with_traceback(error.__traceback__), arguments.verbose, UNEXPECTED)
@@ -153,14 +170,24 @@ def main(argv: list[str] | None = None) -> int:
             del os.environ["MPLBACKEND"]
         else:
             os.environ["MPLBACKEND"] = backend
-        with contextlib.suppress(ValueError):
-            signal.signal(signal.SIGTERM, before)
-    print(place)
+        interruptions.restore()
     return OK
+
+
+def _written(begun: "list[Aside]", asked: argparse.Namespace) -> Path | None:
+    """What a reader opens, of a report that is in its place."""
+    place = begun[0].place if begun else None
+    return None if place is None else opened_first(place, asked.format)
+
+
+def _interrupted(begun: "list[Aside]", asked: argparse.Namespace) -> int:
+    written = _written(begun, asked)
+    print(f"interrupted: {'nothing was written' if written is None else f'{written} had been written'}", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _say(error: Exception, verbose: bool, code: int) -> int:
     if verbose:
         traceback.print_exception(error)
-    print(f"error: {error}", file=sys.stderr)
+    print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
     return code

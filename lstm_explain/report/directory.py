@@ -4,11 +4,12 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lstm_explain.errors import LstmExplainError, OutputError
+from lstm_explain.report.interruptions import Interruptions
 
 
 @contextmanager
@@ -23,20 +24,18 @@ def as_output_error(where: Path) -> Iterator[None]:
 
 
 class Aside:
-    """Where a report is being made, and where it will be."""
+    """Where a report is being made, and where it is once it is whole."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.place = path
+        self.place: Path | None = None
 
 
 @contextmanager
 def numbered(out: Path, stem: str) -> Iterator[Aside]:
     """A new directory of the next free number in `out`."""
-    with _made_aside(out, stem) as aside:
+    with _made_aside(out, stem, out, lambda aside: _rename(aside, out, stem)) as aside:
         yield aside
-        with as_output_error(out):
-            aside.place = _rename(aside.path, out, stem)
 
 
 @contextmanager
@@ -45,24 +44,35 @@ def exactly(place: Path) -> Iterator[Aside]:
     with as_output_error(place):
         if place.exists() and any(place.iterdir()):
             raise OutputError(f"needed a directory that is new or empty, got {place}: choose another, or remove it")
-    with _made_aside(place.parent, place.name) as aside:
+    with _made_aside(place.parent, place.name, place, lambda aside: aside.rename(place)) as aside:
         yield aside
-        with as_output_error(place):
-            aside.path.rename(place)
-            aside.place = place
 
 
 @contextmanager
-def _made_aside(out: Path, stem: str) -> Iterator[Aside]:
-    """A directory in `out` beside the report's place, to be renamed into it; removed when the block doesn't."""
-    with as_output_error(out):
-        out.mkdir(parents=True, exist_ok=True)
-        aside = Aside(Path(tempfile.mkdtemp(prefix=f".{stem}-", dir=out)))
-        aside.path.chmod(0o777 & ~_umask())
+def _made_aside(out: Path, stem: str, where: Path, put: Callable[[Path], Path]) -> Iterator[Aside]:
+    """A directory in `out` beside the report's place, and `put` into it; removed when the block doesn't end well.
+
+    An interruption is heard in the block only: nothing is left behind, or all of it is in its place.
+    """
+    interruptions = Interruptions()
+    path = None
     try:
+        interruptions.hold()
+        with as_output_error(out):
+            out.mkdir(parents=True, exist_ok=True)
+            path = Path(tempfile.mkdtemp(prefix=f".{stem}-", dir=out))
+            path.chmod(0o777 & ~_umask())
+        aside = Aside(path)
+        interruptions.hear()
         yield aside
+        interruptions.hold()
+        with as_output_error(where):
+            aside.place = put(path)
     finally:
-        shutil.rmtree(aside.path, ignore_errors=True)
+        interruptions.hold()
+        if path is not None:
+            shutil.rmtree(path, ignore_errors=True)
+        interruptions.hear()
 
 
 def _umask() -> int:

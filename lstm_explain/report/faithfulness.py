@@ -36,6 +36,7 @@ class Trust(NamedTuple):
     tables: tuple[Table, ...]
     method: str
     numbers: dict[str, Any]
+    results: dict[str, Any]
 
 
 class _Read(NamedTuple):
@@ -75,6 +76,7 @@ def trust(study: Study, measured: Measured) -> Trust | str:
             "verdicts": {one.method: one.verdicts for one in held},
             "faithfulness": {one.method: {name: one.to_dict()[name] for name in ("claims", "removal", "rank", "seed")} for one in held},
         },
+        results={"comparison": compared, "faithfulness": {one.method: one for one in held}},
     )
 
 

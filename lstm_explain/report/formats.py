@@ -1,6 +1,7 @@
 """What a report can be written as. Nothing heavy is imported here: the command reads its options before there is work to do."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from lstm_explain.errors import InputError
 
@@ -23,3 +24,9 @@ def formats(asked: str | Sequence[str]) -> tuple[str, ...]:
             f"needed formats among {', '.join(FORMATS)}, got {unknown[0]!r}" if names else "needed at least one format, got none"
         )
     return tuple(name for name in FORMATS if name in names)
+
+
+def opened_first(directory: Path, formats: Sequence[str]) -> Path:
+    """What a reader opens: the page where there is one, else what comes nearest to it."""
+    names = {"html": "index.html", "md": "report.md", "json": "report.json", "pdf": "figures.pdf"}
+    return directory / next((name for kind, name in names.items() if kind in formats), "figures")

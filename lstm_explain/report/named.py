@@ -1,4 +1,4 @@
-"""A study by the name that was given on the command line."""
+"""A study, or a model, by the name that was given on the command line."""
 
 import importlib
 import importlib.util
@@ -14,12 +14,31 @@ from lstm_explain.study import Study
 
 
 def stem(study: str) -> str:
-    """What a study's directory is called."""
-    return study if study in STUDIES else Path(study.rpartition(":")[0]).stem.rpartition(".")[2]
+    """What the directory of a study, or of a model, is called."""
+    module = study.rpartition(":")[0]
+    return study if study in STUDIES else Path(module).stem if module.endswith(".py") else module.rpartition(".")[2]
 
 
-def _factory(study: str) -> Callable[..., Any]:
-    module, _, function = STUDIES.get(study, study).rpartition(":")
+def called(name: str, what: str, seed: int | None = None, **arguments: Any) -> Any:
+    """What the function that was named returns; it gets `seed` too if it takes one.
+
+    Raises
+    ------
+    InputError
+        If there is no such function, or it fails.
+    """
+    with as_input_error(f"the {what} {name} failed"):
+        try:
+            function = _function(name)
+            if seed is not None and "seed" in inspect.signature(function).parameters:
+                arguments["seed"] = seed
+            return function(**arguments)
+        except SystemExit as error:
+            raise InputError(f"the {what} {name} failed: it ended Python: keep what a script does under `if __name__ == ...`") from error
+
+
+def _function(name: str) -> Callable[..., Any]:
+    module, _, function = name.rpartition(":")
     if module.endswith(".py"):
         path = Path(module)
         if not path.is_file():
@@ -43,9 +62,7 @@ def _factory(study: str) -> Callable[..., Any]:
 
 def make(study: str, seed: int) -> Study:
     """Call a study's function, with ``seed=`` if it takes one."""
-    with as_input_error(f"the study {study} failed"):
-        factory = _factory(study)
-        made = factory(seed=seed) if "seed" in inspect.signature(factory).parameters else factory()
+    made = called(STUDIES.get(study, study), "study", seed)
     if not isinstance(made, Study):
         raise InputError(f"needed a Study from {study}, got {type(made).__name__}")
     return made

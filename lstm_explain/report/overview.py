@@ -91,6 +91,7 @@ def section(study: Study, measured: Measured) -> Section:
                 "about": study.about,
             }
         ),
+        results={"certificate": certificate, "coverage": coverage},
     )
 
 

@@ -68,6 +68,7 @@ def section(study: Study, measured: Measured) -> Section:
         ),
         not_shown=" ".join(
             [f"{_words(name)}: {why}." for name, why in missing.items()]
+            + ([study.about["caveats"]["probing"]] if "probing" in study.about.get("caveats", {}) else [])
             + ([f"{number(unconverged)} fits had not converged."] if unconverged else [])
             + [
                 "That a state tells a label doesn't say that the network uses it. A label that isn't shown may still be known, to a better "
@@ -77,6 +78,7 @@ def section(study: Study, measured: Measured) -> Section:
         brief=_brief(result, shown, controlled),
         missed=_missed(rest if controlled else list(result.labels), missing),
         numbers=_with_reasons(result.to_dict()) | {"shown": shown, "shown_long_range": far, "units_family": family, "missing": missing},
+        results={"probing": result},
     )
 
 

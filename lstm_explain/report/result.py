@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lstm_explain.display import table
 from lstm_explain.report.directory import as_output_error, exactly
-from lstm_explain.report.formats import USUAL
+from lstm_explain.report.formats import USUAL, opened_first
 from lstm_explain.report.formats import formats as checked
 from lstm_explain.report.measure import Measured
-from lstm_explain.report.save import opened_first, write
+from lstm_explain.report.save import write
 from lstm_explain.report.section import Section
 from lstm_explain.report.viewer.frame import Frame
 from lstm_explain.report.viewer.view import View
 from lstm_explain.study import Study
+
+SHOWN = 4_000
+"""Of a longer finding a notebook shows so many characters: a label may be named by anything."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -42,6 +46,14 @@ class Report:
     view: View
     max_mb: float = 5.0
 
+    @property
+    def results(self) -> dict[str, Mapping[str, Any]]:
+        """The result objects of each section, by its name: ``results["saturation"]["saturation"]`` is a `SaturationResult`.
+
+        A question that couldn't be asked has none; its section's ``finding`` says why.
+        """
+        return {section.name: section.results for section in self.sections}
+
     def save(self, place: str | Path, formats: str | Sequence[str] = USUAL) -> Path:
         """Write the report into a new directory and return its page, or what comes nearest to it.
 
@@ -62,6 +74,7 @@ class Report:
         asked = checked(formats)
         with exactly(Path(place)) as aside, as_output_error(Path(place)):
             write(aside.path, self, asked)
+        assert aside.place is not None
         return opened_first(aside.place, asked)
 
     def viewer(self, height: int = 900) -> Frame:
@@ -76,3 +89,12 @@ class Report:
 
     def __repr__(self) -> str:
         return f"<Report on {self.study.name!r}: {len(self.sections)} sections, {self.study.steps:,} steps>"
+
+    def _repr_html_(self) -> str:
+        rows = [(one.title, _cut(one.finding), ", ".join(one.results)) for one in self.sections]
+        found = table(_cut(repr(self)), ("question", "finding", "in results"), rows)
+        return f'{found}<p><code>report.save("DIRECTORY")</code> writes the page, its figures and every number.</p>'
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… (the page has the rest)"

@@ -115,6 +115,7 @@ def section(study: Study, measured: Measured) -> Section:
             "halves": None if gaps is None or not len(gaps) else {"median_gap": float(np.median(gaps)), "largest_gap": float(gaps.max())},
             "halves_none": None if gaps is not None and len(gaps) else "the data has only one group, or no gate is finite",
         },
+        results={"saturation": result},
     )
 
 

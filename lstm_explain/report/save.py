@@ -59,12 +59,6 @@ def write(directory: Path, report: "Report", formats: Sequence[str]) -> None:
         (directory / "report.md").write_text(markdown(report, formats), encoding="utf-8")
 
 
-def opened_first(directory: Path, formats: Sequence[str]) -> Path:
-    """What a reader opens: the page where there is one, else what comes nearest to it."""
-    names = {"html": "index.html", "md": "report.md", "json": "report.json", "pdf": "figures.pdf"}
-    return directory / next((name for kind, name in names.items() if kind in formats), "figures")
-
-
 def _drawn(picture: Picture, kind: str) -> bytes:
     buffer = BytesIO()
     with matplotlib.style.context(STYLE):

@@ -1,7 +1,7 @@
 """What a part of the report is: a finding with its number, figures, how it was computed, and what was not found."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
@@ -29,9 +29,10 @@ class Table(NamedTuple):
 class Section:
     """One question, answered.
 
-    `finding` is one sentence with its number; `numbers` holds every number shown, ready for JSON. For the first screen there are `brief`,
-    the most important of the finding with its control, and `missed`, what was looked for and not found, a sentence each or none; and
-    `lead`, claims with their legs. `holds` says what a section shows of the inputs themselves: values, tokens or contexts.
+    `finding` is one sentence with its number; `numbers` holds every number shown, ready for JSON; `results` has the result objects that it
+    is made from, by name. For the first screen there are `brief`, the most important of the finding with its control, and `missed`, what
+    was looked for and not found, a sentence each or none; and `lead`, claims with their legs. `holds` says what a section shows of the
+    inputs themselves: values, tokens or contexts.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Section:
     missed: str = ""
     lead: tuple[Mapping[str, Any], ...] = ()
     holds: tuple[str, ...] = ()
+    results: Mapping[str, Any] = field(default_factory=dict)
 
 
 def nothing(name: str, title: str, finding: str, reason: str) -> Section:

@@ -91,6 +91,7 @@ def section(study: Study, measured: Measured) -> Section:
             "retention_minus_forget_none": None if len(gap) else "no gate is finite",
             "off_diagonal_share": shares,
         },
+        results={"timescale": result},
     )
 
 

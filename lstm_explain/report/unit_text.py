@@ -114,6 +114,7 @@ def section(study: Study, measured: Measured) -> Section:
                 "marks": stretch.marks,
             }
         ),
+        results={"unit_text": stretch},
     )
 
 

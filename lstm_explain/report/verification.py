@@ -95,6 +95,7 @@ def section(study: Study, measured: Measured) -> Section:
                 "predictions": {kind: one.numbers for kind, one in beside.items()},
             }
         ),
+        results={"verification": result},
     )
 
 

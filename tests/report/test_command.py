@@ -2,16 +2,19 @@
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from lstm_explain.report import explain
+from lstm_explain.report import directory, explain
 from lstm_explain.report.command import main
+from lstm_explain.report.named import stem
 
 STUDIES = Path(__file__).parents[1] / "small_study.py"
 
@@ -66,6 +69,13 @@ def _umask():
     return mask
 
 
+@pytest.mark.parametrize(
+    "name, directory", [("planted", "planted"), ("a/b.c.py:make", "b.c"), ("package.module:make", "module"), ("module:make", "module")]
+)
+def test_a_directory_is_called_as_the_study(name, directory):
+    assert stem(name) == directory
+
+
 def test_it_never_overwrites(run, tmp_path):
     run("bare")
     before = (tmp_path / "reports" / "small_study-001" / "index.html").read_bytes()
@@ -116,6 +126,8 @@ def test_padding_that_nobody_spoke_of_is_marked_unknown(report_of):
         ("peephole_wrong_dtype", 3, "needed an input of the weights' dtype torch.float32, got torch.float64"),
         ("raises", 3, 'failed: KeyError: "the data set isn\'t here"'),
         ("not_a_study", 3, "needed a Study from"),
+        ("ragged", 3, "needed label 'even' of shape (8, 40), got rows of unequal length: what is beyond a sequence's length isn't read"),
+        ("leaves", 3, "it ended Python: keep what a script does under `if __name__"),
         ("not_callable", 3, "needed a function not_callable"),
         ("absent", 3, "needed a function absent"),
     ],
@@ -172,25 +184,91 @@ def test_an_out_that_is_a_file_or_cannot_be_made_is_one_line(run, tmp_path):
     assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("size", [0, 8_000, 30_000, 75_000, 300_000])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, size):
+    # Another size, another file that is too large: the first figure, its picture, a later one, the page.
     def full():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
     ended = command("--study", f"{STUDIES}:bare", "--out", tmp_path / "r", "--quiet", preexec_fn=full)
-    assert ended.returncode == 4 and ended.stderr.count("\n") == 1 and "can't write to" in ended.stderr
+    assert ended.returncode == 4 and ended.stderr == f"error: can't write to {tmp_path / 'r'}: File too large\n"
     assert list((tmp_path / "r").iterdir()) == []
+
+
+def interruptible(out, *options, sent=signal.SIGINT):
+    """A command that has begun, and that a signal reaches: a shell's background jobs ignore SIGINT, and so would all that they start."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "lstm_explain.report", "--out", str(out), "--quiet", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(sent, signal.SIG_DFL),
+    )
+
+
+@pytest.mark.long
+def test_an_interruption_at_any_moment_leaves_nothing_or_all(tmp_path):
+    study = ("--study", f"{STUDIES}:bare")
+    began = time.monotonic()
+    assert command(*study, "--out", tmp_path / "whole", "--quiet").returncode == 0
+    whole = {path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*")}
+    takes = time.monotonic() - began
+    # Python's own beginning, before there is a command, is Python's to interrupt.
+    for at, share in enumerate(np.linspace(0.1, 1.0, 12)):
+        out = tmp_path / f"r{at}"
+        process = interruptible(out, *study)
+        time.sleep(share * takes)
+        process.send_signal(signal.SIGINT)
+        said, err = process.communicate(timeout=120)
+        left = {path.relative_to(out) for path in out.rglob("*")} if out.exists() else set()
+        if left:
+            assert left == whole and process.returncode in (0, 130), (share, err)
+        else:
+            assert process.returncode == 130 and said == "" and err in ("interrupted: nothing was written\n", "interrupted\n"), (share, err)
+
+
+def test_an_interruption_while_a_report_is_put_in_its_place_is_heard_after_it(run, monkeypatch, tmp_path):
+    rename = directory._rename
+
+    def interrupted(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return rename(*arguments)
+
+    monkeypatch.setattr(directory, "_rename", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    code, out, err = run("bare")
+    page = tmp_path / "reports" / "small_study-001" / "index.html"
+    assert (code, out, err) == (130, "", f"interrupted: {page} had been written\n")
+    assert page.exists() and [path.name for path in (tmp_path / "reports").iterdir()] == ["small_study-001"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interruption_while_a_report_is_removed_does_not_stop_that(run, monkeypatch, tmp_path):
+    remove = shutil.rmtree
+
+    def interrupted(path, **options):
+        signal.raise_signal(signal.SIGINT)
+        remove(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    assert run("raises") == (130, "", "interrupted: nothing was written\n")
+    assert list((tmp_path / "reports").iterdir()) == []
+
+
+def test_two_reports_into_one_directory_at_once_are_both_there(tmp_path):
+    both = [interruptible(tmp_path, "--study", f"{STUDIES}:bare") for _ in range(2)]
+    ended = [process.communicate(timeout=120) + (process.returncode,) for process in both]
+    assert [one[1:] for one in ended] == [("", 0)] * 2
+    pages = sorted(Path(one[0].strip()) for one in ended)
+    assert pages == [tmp_path / f"small_study-00{n}" / "index.html" for n in (1, 2)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["small_study-001", "small_study-002"]
+    assert pages[0].read_bytes() == pages[1].read_bytes()
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_ends_with_130_and_leaves_nothing(tmp_path, sent):
     out = tmp_path / "r"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lstm_explain.report", "--study", f"{STUDIES}:slow", "--out", str(out), "--quiet"],
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell's background jobs ignore the first, and so would all that they start.
-        preexec_fn=lambda: signal.signal(sent, signal.SIG_DFL),
-    )
+    process = interruptible(out, "--study", f"{STUDIES}:slow", sent=sent)
     deadline = time.monotonic() + 60
     while not (out.exists() and list(out.iterdir())) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import shlex
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -56,6 +58,8 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(
         prog="python -m lstm_explain.report",
         description="Explain a recurrent network: one page that opens offline, its figures, and every number in report.json.",
+        # Options stand at the foot of the page as they are called.
+        allow_abbrev=False,
         epilog="Exit codes: 0 ok, 2 usage, 3 bad input or model, 4 input/output, 70 unexpected, 130 interrupted.",
     )
     options.add_argument(
@@ -94,6 +98,13 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
+def _again(argv: Sequence[str]) -> str:
+    """The command as it was given, without where it writes to and what it says meanwhile."""
+    given, left_out = iter(argv), ("--quiet", "-v", "--verbose")
+    kept = [word for word in given if word not in left_out and not word.startswith("--out=") and not (word == "--out" and next(given))]
+    return shlex.join(["python", "-m", "lstm_explain.report", *kept])
+
+
 def _report(asked: argparse.Namespace, begun: "list[Aside]", interruptions: Interruptions) -> None:
     """Explain the study that was asked for, and write it where the one that is put into `begun` says."""
     # An interruption of this import would take all of Python down.
@@ -124,6 +135,7 @@ def _report(asked: argparse.Namespace, begun: "list[Aside]", interruptions: Inte
             progress=False if asked.quiet else None,
             inputs=not asked.no_inputs,
             clock=clock,
+            command=asked.again,
         )
         with clock("writing"), as_output_error(asked.out):
             write(aside.path, report, asked.format)
@@ -135,6 +147,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parser()
     arguments = options.parse_args(argv)
+    arguments.again = _again(sys.argv[1:] if argv is None else argv)
     if wrong := file_options.misfit(arguments):
         options.error(wrong)
     if arguments.list:

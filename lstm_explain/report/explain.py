@@ -1,5 +1,8 @@
 """Explain a study: measure it, and ask one question after the other."""
 
+from inspect import signature
+from typing import Any
+
 import torch
 
 from lstm_explain.errors import InputError, first_line
@@ -29,6 +32,7 @@ def explain(
     progress: bool | None = None,
     inputs: bool = True,
     clock: Clock | None = None,
+    command: str | None = None,
 ) -> Report:
     """Everything that a page says about a study, as an object.
 
@@ -50,6 +54,8 @@ def explain(
         groups, layers and features, and what the study says of itself, are.
     clock : Clock, optional
         Adds up how long each part takes.
+    command : str, optional
+        What makes this report again, for its foot; by default this call.
 
     Raises
     ------
@@ -70,7 +76,15 @@ def explain(
         shown = view(read, measured, {section.name: section for section in sections}, round(STEPS_PER_MB * max_mb))
     held = [*(part for section in sections for part in section.holds), *shown.holds]
     assert inputs or not held, "something shows inputs that were to be kept out"
-    return Report(study, measured, tuple(sections), facts(study, sections, held, seed=seed, device=device, inputs=inputs), shown, max_mb)
+    again = command or _call(seed=seed, device=device, thorough=thorough, max_mb=max_mb, inputs=inputs)
+    found = facts(study, sections, held, seed=seed, device=device, inputs=inputs, again=again)
+    return Report(study, measured, tuple(sections), found, shown, max_mb)
+
+
+def _call(**given: Any) -> str:
+    """How `explain` was called, with what isn't as usual."""
+    usual = {name: option.default for name, option in signature(explain).parameters.items()}
+    return f"lx.explain({', '.join(['study', *(f'{name}={value!r}' for name, value in given.items() if value != usual[name])])})"
 
 
 def _device(name: str) -> torch.device:

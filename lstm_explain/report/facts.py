@@ -18,13 +18,16 @@ from lstm_explain.study import Study
 SCHEMA = 2
 
 
-def facts(study: Study, sections: Sequence[Section], held: Sequence[str], *, seed: int, device: str, inputs: bool) -> dict[str, Any]:
+def facts(
+    study: Study, sections: Sequence[Section], held: Sequence[str], *, seed: int, device: str, inputs: bool, again: str
+) -> dict[str, Any]:
     """Everything that is shown, as plain numbers, and what is needed to get it again; `held` says what it has of the inputs."""
     read = study.inputs.detach().cpu().contiguous()
     return {
         "schema": "lstm_explain/report/schema.json",
         "schema_version": SCHEMA,
         "study": study.name,
+        "again": again,
         "seed": seed,
         "device": device,
         "threads": torch.get_num_threads(),

@@ -32,8 +32,7 @@ def markdown(report: "Report", formats: Sequence[str]) -> str:
     for section in report.sections:
         parts += _section(section, formats)
     facts = report.facts
-    again = f"python -m lstm_explain.report --study {facts['study']} --seed {facts['seed']} --device {facts['device']}"
-    parts += ["## How to get this again", text(again)]
+    parts += ["## How to get this again", text(facts["again"])]
     parts.append("\n".join(f"- {name} {text(value)}" for name, value in facts["versions"].items()))
     return "\n\n".join(parts) + "\n"
 

@@ -45,7 +45,7 @@ model is graded by as a loss of each step, ``(what it returned, rows) -> (row, t
 >>> read = torch.randint(len(letters), (12, 31))
 >>> model = Network(nn.Embedding(len(letters), 6), nn.LSTM(6, 8, 2, batch_first=True), nn.Linear(8, len(letters)))
 >>> def loss(logits, rows):
-...     return cross_entropy(logits.mT, read[rows, 1:], reduction="none")
+...     return cross_entropy(logits.mT, read[rows, 1 : 1 + logits.shape[1]], reduction="none")
 >>> text = [[letters[one] for one in row] for row in read[:, :-1].tolist()]
 >>> label = {"after_space": np.array([[one == " " for one in row] for row in text])}
 >>> more = {"groups": [*"abcdefghijkl"], "places": [Place("the last letter", 0, (29, 4))]}
@@ -58,7 +58,7 @@ model is graded by as a loss of each step, ``(what it returned, rows) -> (row, t
 >>> model = Network(nn.Identity(), nn.GRU(2, 8, batch_first=True), nn.Linear(8, 1))
 >>> x, future = series[:, :-1], series[:, 1:, :1]
 >>> def loss(predicted, rows):
-...     return (predicted - future[rows]).square().mean(-1)
+...     return (predicted - future[rows][:, : predicted.shape[1]]).square().mean(-1)
 >>> mean = (x[:, :, 0].cumsum(1) / torch.arange(1, 41)).numpy()
 >>> rising = np.diff(x[:, :, 0].numpy(), axis=1, prepend=0) > 0
 >>> Study(model, x, feature_names=["load", "wind"], labels={"mean": mean, "rising": rising}, loss=loss, target=(-1, 0), name="load")
@@ -129,7 +129,8 @@ class Study:
         What stands for "nothing was there", as `lx.attribute` takes it; zero if left out.
     loss : callable, optional
         ``(what the model returned, rows) -> (row, time)``, what the model is graded by at each step, in nats where there are
-        `next_tokens`; `rows` says which sequences, as a slice or a tensor of their numbers: ``targets[rows]`` are theirs.
+        `next_tokens`; `rows` says which sequences, as a slice or a tensor of their numbers: ``targets[rows]`` are theirs. What was
+        returned may be of the first steps only.
     next_tokens : sequence of str, optional
         Of a model that predicts the next token: the token that each class of the last axis of ``output(what the model returned)``
         stands for.

@@ -258,6 +258,21 @@ def test_a_damaged_file_of_weights_is_one_line(tmp_path, content, message):
     assert "\n" not in str(refused.value) and "weights_only" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "saved, message",
+    [
+        ({"a": {"w": torch.zeros(1)}, "b": {"w": torch.zeros(1)}}, "needed one state dict, tensors by name, in .*, got 2 of them"),
+        ({"epoch": 3, "optimizer": {"state": {}}}, "got a dict without one"),
+        ({}, "got a dict without one"),
+        ([torch.zeros(1)], "got a list without one"),
+    ],
+)
+def test_a_checkpoint_without_one_state_dict_is_one_line(tmp_path, saved, message):
+    torch.save(saved, tmp_path / "w.pt")
+    with pytest.raises(lx.WeightsError, match=message):
+        load_weights(torch.nn.LSTM(2, 3), tmp_path / "w.pt")
+
+
 @pytest.mark.parametrize("form", ["safetensors", "torch.save", "legacy"])
 def test_weights_that_are_cut_short_anywhere_are_one_line(tmp_path, form):
     model = torch.nn.LSTM(2, 3)

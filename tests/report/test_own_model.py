@@ -31,7 +31,7 @@ def study(tmp_path):
             name: str(tmp_path / asked[name]) if "." in asked[name] else asked[name] for name in ("lengths", "groups") if name in asked
         }
         labels = [str(tmp_path / one) if "." in one else one for one in asked.get("labels", ())]
-        rest = {name: asked[name] for name in ("arguments", "window") if name in asked}
+        rest = {name: asked[name] for name in ("arguments", "window", "features") if name in asked}
         return study_of(Files(f"{MODELS}:{model}", tmp_path / inputs, labels=labels, **paths, **beside, **rest))
 
     return study
@@ -89,6 +89,12 @@ def test_a_table_says_which_sequence_a_row_belongs_to(study, tmp_path):
     assert made.labels["wet"].tolist()[0] == [0, -1, 1] and made.labels["wet"].tolist()[1][:2] == [1, 0]
     windowed = study("x.csv", labels=["wet"], groups="who", window=2)
     assert windowed.lengths == [2, 1, 2] and windowed.groups == ["ann", "ann", "bob"]
+
+
+def test_a_table_may_hold_what_the_model_does_not_read(study, tmp_path):
+    (tmp_path / "x.csv").write_text("date,b,a,wet\n1 May,1,2,0\n2 May,3,4,1\n", encoding="utf-8")
+    made = study("x.csv", features=["a", "b"], labels=["wet"])
+    assert made.inputs.tolist() == [[[2, 1], [4, 3]]] and made.feature_names == ["a", "b"] and made.labels["wet"].tolist() == [[0, 1]]
 
 
 def test_one_series_of_numbers_is_features_by_step(study, tmp_path):
@@ -332,6 +338,9 @@ def array_file(array):
         (csv_file("a,g\n1,2\n2,3\n"), {"groups": "g"}, "needed one group for each sequence, got several in sequence 0: 2, 3"),
         (csv_file("a,b\n1,2\n"), {"labels": ["c"]}, "or an array or column of .*, which has a, b, got 'c'"),
         (csv_file("a,b\n1,2\n"), {"labels": ["a", "b"]}, "needed a column of numbers in .*, got a, b"),
+        (csv_file("a,b\n1,2\n"), {"features": ["a", "c"]}, "needed features among the columns of .*, a, b, got 'c'"),
+        (csv_file("1,2\n"), {"features": ["a"]}, "needed features among the columns of .*, no names, got 'a'"),
+        (array_file(X), {"features": ["a"]}, "needed inputs in a .csv with --features"),
         (csv_file("a,b\n1,2\n"), {"lengths": "b"}, "needed no --lengths with"),
         (array_file(X), {"window": 3}, r"needed one series to cut by --window, got sequences of shape \(2, 5, 2\)"),
         (array_file(np.array(["a", "b"])), {}, "needed numbers as inputs"),

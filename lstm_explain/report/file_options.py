@@ -15,8 +15,8 @@ def add(options: argparse.ArgumentParser) -> None:
     """Add them."""
     files = options.add_argument_group(
         "a model and files, without a study",
-        "Of these only --model names code that is run. --lengths, --labels and --groups take a file (.npy, .npz, .safetensors, .csv), or else the "
-        "name of an array or a column of the inputs' file.",
+        "Of these only --model names code that is run. --lengths, --labels and --groups take a file (.npy, .npz, .safetensors, .csv), "
+        "or else the name of an array or a column of the inputs' file.",
     )
     files.add_argument(
         "--model",

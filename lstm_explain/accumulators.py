@@ -6,7 +6,8 @@ exactly and the same sums to rounding; and the first entries in a total order, w
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from hashlib import blake2b
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -145,8 +146,18 @@ class Gram:
         self.x, self.xy, self.xx = self.x + _grown(x, size), self.xy + _grown(xy, size), self.xx + _grown(xx, size)
 
 
+Null = Literal["circular_shifts", "sign_flips"]
+MANY = 20
+"""Sequences from which on signs are drawn: of fewer, two units get the same signs throughout too often."""
+
+
 class Moments:
-    """Sums of units and of their products, for covariances: of the units as they are, and moved against each other in circles.
+    """Sums of units and of their products, for covariances: of the units as they are, and of what they have in common by chance.
+
+    Chance is drawn in two ways. Units are moved in circles within each sequence, which is exact for stationary series and finds too much
+    where a sequence isn't much longer than the units' memory: then all of them drift on the same few smooth paths, and a circle takes
+    these apart. Or each unit is turned upside down, about its mean, in some sequences and not in others: that keeps each path as it is and
+    is exact where units are as likely to go up as down, but takes many sequences. So from `MANY` on it is signs.
 
     Sums are taken about a reference, the first sequence's mean, and brought to one when streams merge: of a unit that moves by 1e-6
     around 50 they would otherwise keep nothing.
@@ -160,6 +171,7 @@ class Moments:
         Whether each unit is moved by a share of the sequence's length of its own, drawn by `seed`. That is one set of units, as eigenvalues
         need it, but of many units some stay together. If not, every unit is held against all others moved by one share, 1 to `shifts` parts
         of 2 `shifts` + 1: with those moved back by as much, and none moved, all the places of a circle that are as far from each other.
+        Signs are drawn as often as there are shifts, or, since each of these is two draws, twice as often.
     seed : int
 
     Attributes
@@ -170,12 +182,17 @@ class Moments:
         What is taken off each unit, what is left in all, and the smallest and largest value.
     products : ndarray ``(1 + shifts, unit, unit)``
         Of the units as they are, and for each shift, where columns are what was moved.
+    turned : ndarray ``(draw, unit, unit)``
+        Products about each sequence's own means, with the signs of each draw less without.
+    sequences : list of (int, ndarray ``(unit,)``, int)
+        Of each one its steps, its means and what its signs are drawn by.
     """
 
     def __init__(self, shifts: int = 0, *, apart: bool = False, seed: int = 0) -> None:
         self.n, self._made = 0, (shifts, apart, seed)
         self.reference = self.sums = self.low = self.high = np.zeros(0)
-        self.products = np.zeros((1 + shifts, 0, 0))
+        self.products, self.turned = np.zeros((1 + shifts, 0, 0)), np.zeros((shifts if apart else 2 * shifts, 0, 0))
+        self.sequences: list[tuple[int, NDArray[np.float64], int]] = []
 
     def update(self, steps: NDArray[np.float64]) -> None:
         """Add the steps of one sequence ``(time, unit)``, all finite.
@@ -203,6 +220,8 @@ class Moments:
                 # Rounded up: a short sequence, too, is moved.
                 moved = np.roll(about, (at + 1) * len(steps) // -(2 * shifts + 1), axis=1)
             products += (moved if apart else about) @ moved.T
+        if shifts:
+            self._turn(steps)
 
     def merge(self, other: Self) -> None:
         """Add another's sums; it must have been made with the same shifts and seed."""
@@ -214,6 +233,8 @@ class Moments:
             self._begin(other.reference)
         self._same(len(other.sums))
         apart = other.reference - self.reference
+        self.sequences += other.sequences
+        self.turned += other.turned
         cross = np.outer(apart, other.sums)
         self.products += other.products + cross + cross.T + other.n * np.outer(apart, apart)
         self.sums = self.sums + other.sums + other.n * apart
@@ -232,6 +253,24 @@ class Moments:
         return self.products / self.n - np.outer(mean, mean)
 
     @property
+    def null(self) -> Null:
+        """By which of the two ways chance is drawn."""
+        return "sign_flips" if len(self.sequences) >= MANY else "circular_shifts"
+
+    @property
+    def by_chance(self) -> NDArray[np.float64]:
+        """Covariances by chance, ``(draw, unit, unit)``: of a circle the rows are as they were, unless moved `apart`; over n steps."""
+        whole = self.covariance
+        if self.null == "circular_shifts":
+            return whole[1:]
+        steps, means, drawn_by = zip(*self.sequences, strict=True)
+        # Of each sequence the distance of its means from all, as often as it has steps.
+        apart = (np.stack(means) - self.mean) * np.sqrt(steps)[:, None]
+        signs = np.stack([self._signs(one) for one in drawn_by], axis=1)
+        turned = (signs * apart).transpose(0, 2, 1) @ (signs * apart)
+        return np.asarray(whole[0] + (self.turned + turned - apart.T @ apart) / self.n)
+
+    @property
     def constant(self) -> NDArray[np.bool_]:
         """Which units never changed, exactly."""
         return np.asarray(self.low == self.high)
@@ -242,7 +281,24 @@ class Moments:
         self.low, self.high = np.full(units, np.inf), np.full(units, -np.inf)
         shifts, _, seed = self._made
         self.products = np.zeros((1 + shifts, units, units))
+        self.turned = np.zeros((len(self.turned), units, units))
         self._shares = np.random.default_rng(seed).random((shifts, units))
+
+    def _turn(self, steps: NDArray[np.float64]) -> None:
+        mean = steps.mean(0)
+        # Drawn by what the sequence says, so that it gets the same signs however the data are split.
+        by = int.from_bytes(blake2b(steps.tobytes(), digest_size=16).digest())
+        self.sequences.append((len(steps), mean, by))
+        about = (steps - mean).T
+        products = about @ about.T
+        for turned, sign in zip(self.turned, self._signs(by), strict=True):
+            turned += (about * sign[:, None]) @ (about * sign[:, None]).T
+            turned -= products
+
+    def _signs(self, by: int) -> NDArray[np.float64]:
+        """The signs of one sequence in each draw, ``(draw, unit)``."""
+        drawn = np.random.default_rng([self._made[2], by]).random((len(self.turned), len(self.sums)))
+        return np.where(drawn < 0.5, -1.0, 1.0)
 
     def _same(self, units: int) -> None:
         if units != len(self.sums):

@@ -1,6 +1,7 @@
 """Sums that merge."""
 
 import math
+from hashlib import blake2b
 
 import numpy as np
 import pytest
@@ -274,6 +275,28 @@ def test_moments_are_numpys_about_any_reference(apart):
     empty = Moments()
     empty.update(np.zeros((0, 4)))
     assert empty.n == 0
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_from_twenty_sequences_on_units_are_turned_upside_down_in_some_of_them(apart):
+    rng = np.random.default_rng(0)
+    sequences = [rng.normal(size=(n, 4)) + rng.normal(size=4) + 3 for n in rng.integers(1, 9, 20)]
+    whole, one, other = (Moments(2, apart=apart, seed=1) for _ in range(3))
+    for at, steps in enumerate(sequences):
+        assert whole.null == "circular_shifts"
+        whole.update(steps)
+        (one if at % 2 else other).update(steps)
+    other.merge(one)
+    assert whole.null == other.null == "sign_flips"
+    mean, draws, expected = np.concatenate(sequences).mean(0), 2 if apart else 4, 0.0
+    for steps in sequences:
+        by = int.from_bytes(blake2b(steps.tobytes(), digest_size=16).digest())
+        signs = np.where(np.random.default_rng([1, by]).random((draws, 4)) < 0.5, -1, 1)
+        turned = signs[:, None] * (steps - steps.mean(0)), signs * (steps.mean(0) - mean)
+        # Without the products of the two, which add up to nothing in each sequence.
+        expected = expected + turned[0].transpose(0, 2, 1) @ turned[0] + len(steps) * turned[1][:, :, None] * turned[1][:, None]
+    for found in (whole, other):
+        np.testing.assert_allclose(found.by_chance, expected / whole.n, rtol=0, atol=1e-12)
 
 
 def test_moments_know_what_never_changed():

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lstm_explain.errors import InputError
+from lstm_explain.plots._drawable import make_drawable
 
 STYLE = str(files("lstm_explain.plots") / "lstm_explain.mplstyle")
 """All colours and sizes."""
@@ -100,6 +101,7 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
         draw(result, ax, **options)
         if title is not None:
             ax.set_title(title)
+        make_drawable(ax)
     return ax
 
 

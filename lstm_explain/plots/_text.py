@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 SIGNED = "RdBu_r"
 COLUMNS = 88
+LONGEST_TOKEN = 32
 _SHOWN = {"\n": "↵", "\t": "→"}
 
 
@@ -26,6 +27,7 @@ def draw_text(
     boxed: int | None = None,
 ) -> None:
     """Draw tokens on the colours of their values, wrapped at `columns`; underlined where `marks` is true, one token in a box."""
+    tokens = [short(token) for token in tokens]
     places, lines = _places(tokens, columns)
     columns = 1 + max((column for cells in places for _, column in cells), default=0)
     grid = np.full((lines, columns), np.nan)
@@ -60,15 +62,19 @@ def draw_text(
     ax.figure.colorbar(image, ax=ax, orientation="horizontal", fraction=0.03, pad=0.01, aspect=60).set_label(label)
 
 
+def short(token: str) -> str:
+    """A token that doesn't fill lines by itself."""
+    return token if len(token) <= LONGEST_TOKEN else f"{token[: LONGEST_TOKEN - 1]}…"
+
+
 def legible(character: str) -> str:
     """A character as it can be drawn."""
-    # A dollar sign alone would start a formula.
-    return _SHOWN.get(character, r"\$" if character == "$" else character if character.isprintable() else "·")
+    return _SHOWN.get(character, character if character.isprintable() else "·")
 
 
 def plain(token: str) -> str:
     """A token as a label of an axis."""
-    return token.replace("$", r"\$") if token.strip() and token.isprintable() else repr(token)[1:-1]
+    return token if token.strip() and token.isprintable() else repr(token)[1:-1]
 
 
 def _places(tokens: Sequence[str], columns: int) -> tuple[list[list[tuple[int, int]]], int]:

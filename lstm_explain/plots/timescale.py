@@ -68,7 +68,7 @@ def _retention(ax: Axes, layers: dict[str, Any]) -> None:
     ax.plot(ends, ends, color="0.5", linewidth=0.8, linestyle="--", zorder=1)
     ax.set(title=f"the true one-step retention of each cell beside its {_gates(layers).removesuffix('s')}")
     ax.set_xlabel(f"mean {_gates(layers).removesuffix('s')}")
-    ax.set_ylabel(r"mean $\partial c_t / \partial c_{t-1}$ of the cell itself, $h$ fixed")
+    ax.set_ylabel(r"mean $\partial c_t / \partial c_{t-1}$ of the cell itself, $h$ fixed", parse_math=True)
     ax.legend()
 
 

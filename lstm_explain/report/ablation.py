@@ -10,7 +10,8 @@ from lstm_explain.analyses.ablation.result import AblationResult
 from lstm_explain.display import jsonable, number
 from lstm_explain.errors import LstmExplainError
 from lstm_explain.plots import panels, plot
-from lstm_explain.report.beside import Beside, beside_each_other, costliest, text
+from lstm_explain.plots._drawable import LONGEST_BESIDE, drawable
+from lstm_explain.report.beside import Beside, beside_each_other, costliest, held_texts, text
 from lstm_explain.report.measure import BATCH, Measured
 from lstm_explain.report.read import Read
 from lstm_explain.report.section import Picture, Section, Table, nothing
@@ -83,6 +84,9 @@ def section(study: Study, measured: Measured) -> Section:
         finding=" ".join(_finding(one, asked[at], label) for at, one in enumerate(found)),
         pictures=tuple(pictures),
         tables=tuple(tables),
+        brief=_brief(found[0], asked[0], label),
+        missed=_missed(found),
+        holds=held_texts([] if beside is None else [beside]),
         method=_method(read, asked, found, beside),
         not_shown=(
             "What isn't shown may still be so: the intervals are as wide as the groups are few. An effect is that of the unit in a network "
@@ -179,6 +183,32 @@ def _finding(result: AblationResult, asked: _Asked, label: str | None) -> str:
     )
 
 
+def _brief(result: AblationResult, asked: _Asked, label: str | None) -> str:
+    """What holding does, for somebody who doesn't know the word."""
+    effects = result.effects
+    rises, most, (first, second) = effects.shown & (effects.change > 0), int(np.argmax(effects.change)), _medians(result, asked)
+    if not rises.any():
+        return ""
+    held = "Held, each by itself, at what they were while another sequence was read"
+    if label is None or first is None or second is None:
+        return (
+            f"{held}, {number(int(rises.sum()))} of {number(len(result.units))} units of {result.layer} make predictions worse; unit "
+            f"{result.names[most]} the most, by {effects.change[most]:+.3f} on a loss of {effects.clean:.3f}."
+        )
+    n = len(asked.best)
+    return (
+        f"{held}, {number(int(rises[:n].sum()))} of {number(n)} units that tell “{label.replace('_', ' ')}” best make predictions worse, "
+        f"by {first:+.4f} at the median, and so do {number(int(rises[n:].sum()))} of {number(len(asked.matched))} as active ones that "
+        f"don’t tell it, by {second:+.4f}."
+    )
+
+
+def _missed(found: list[AblationResult]) -> str:
+    few = sum(int((~(one.effects.shown & (one.effects.change > 0))).sum()) for one in found)
+    of = sum(len(one.units) for one in found)
+    return f"Held, {number(few)} of {number(of)} units are not shown to make predictions worse." if few else ""
+
+
 def _pictures(result: AblationResult, asked: _Asked, label: str | None, suffix: str) -> list[Picture]:
     notes = {str(unit): "●" for unit in asked.best}
     split = label if label in result.by else None
@@ -186,7 +216,7 @@ def _pictures(result: AblationResult, asked: _Asked, label: str | None, suffix: 
     drawn, (ax,) = panels(8.2, max(3.4, 1.6 + 0.26 * rows))
     plot(result, ax, label=split, units=LARGEST, notes=notes)
     if asked.best and label is not None:
-        ax.set_ylabel(f"unit of {result.layer}\n(● tells “{label.replace('_', ' ')}” best)")
+        ax.set_ylabel(drawable(f"unit of {result.layer}\n(● tells “{label.replace('_', ' ')}” best)", LONGEST_BESIDE))
     curve, (ax,) = panels(6.8, 3.8)
     plot(result, ax, kind="removal")
     effects, removal = result.effects, result.removal

@@ -10,10 +10,12 @@ from lstm_explain.analyses.attribution.result import AttributionResult
 from lstm_explain.display import jsonable, number
 from lstm_explain.errors import InputError
 from lstm_explain.plots import panels, plot
+from lstm_explain.plots._text import short
 from lstm_explain.plots.attribution import MOST_SERIES
 from lstm_explain.report.faithfulness import trust
 from lstm_explain.report.measure import Measured
 from lstm_explain.report.section import Picture, Section, nothing
+from lstm_explain.report.words import counted
 from lstm_explain.study import Place, Study
 
 SHOWN = 440
@@ -38,7 +40,7 @@ def section(study: Study, measured: Measured) -> Section:
             return _empty(str(error))
         results.append(result)
         rows.append(_numbers(study, place, result))
-        pictures.append(_picture(study, place, result, rows[-1], at, start))
+        pictures.append(_picture(study, measured.inputs, place, result, rows[-1], at, start))
     good = sum(row["converged"] for row in rows)
     worst = max(row["residual_share"] for row in rows)
     baseline = "zero" if study.baselines is None else "the study’s baseline"
@@ -53,6 +55,9 @@ def section(study: Study, measured: Measured) -> Section:
             f"{_sums(good, len(rows), worst)}; at the median place {near:.0%} of their size falls within {NEAR} steps."
             + ("" if known is None else f" {known.finding}")
         ),
+        brief=known.brief if known else "",
+        missed=known.missed if known else f"Whether an explanation of an output may be trusted is not controlled: {found}.",
+        holds=_holds(study, measured, rows),
         pictures=(*pictures, *(known.pictures if known else ())),
         tables=known.tables if known else (),
         method=(
@@ -149,7 +154,20 @@ def _numbers(study: Study, place: Place, result: AttributionResult) -> dict[str,
     }
 
 
-def _picture(study: Study, place: Place, result: AttributionResult, row: dict[str, Any], at: int, start: int) -> Picture:
+def _holds(study: Study, measured: Measured, rows: list[dict[str, Any]]) -> tuple[str, ...]:
+    """What of the inputs the pictures show."""
+    places = counted(len(rows), "place")
+    steps = number(sum(min(row["steps"], SHOWN) for row in rows))
+    if study.tokens is not None:
+        return (f"{steps} tokens before {places} whose outputs are explained",)
+    return (f"the series of {places}, {steps} steps in all",) if measured.inputs and _are_series(study) else ()
+
+
+def _are_series(study: Study) -> bool:
+    return study.inputs.is_floating_point() and study.inputs.dim() <= 3
+
+
+def _picture(study: Study, inputs: bool, place: Place, result: AttributionResult, row: dict[str, Any], at: int, start: int) -> Picture:
     said = f"{row['output']:.2f}, {row['baseline_output']:.2f} at the baseline, residual {row['residual']:.0e}"
     next_token = ""
     if study.tokens is not None:
@@ -157,10 +175,10 @@ def _picture(study: Study, place: Place, result: AttributionResult, row: dict[st
         step = place.target[0]
         if len(place.target) > 1 and 0 <= step < len(tokens) - 1:
             next_token = f" “{_visible(tokens[step + 1])}”"
-        text = "".join(tokens[start : row["steps"]])
+        text = "".join(map(short, tokens[start : row["steps"]]))
         figure, (ax,) = panels(9.0, 1.6 + 0.19 * sum(1 + len(line) // 88 for line in text.split("\n")))
         plot(result, ax, tokens=tokens[: row["steps"]], start=start, title=f"why {place.what}{next_token}? output {said}")
-    elif study.inputs.is_floating_point() and study.inputs.dim() <= 3:
+    elif inputs and _are_series(study):
         series = study.inputs[place.sequence : place.sequence + 1, : row["steps"]]
         figure, (ax,) = panels(9.0, 1.8 + 0.4 * min(series[0, 0].numel(), MOST_SERIES))
         plot(result, ax, start=start, inputs=series, feature_names=study.feature_names, title=f"why {place.what}? output {said}")

@@ -1,6 +1,6 @@
 """Predictions on real text, as the network is and with units held, beside each other."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lstm_explain.analyses.ablation.held import Held
 from lstm_explain.analyses.ablation.predictions import Predictions, predictions
+from lstm_explain.display import number
 from lstm_explain.plots import panels, plot
 from lstm_explain.report.measure import BATCH
 from lstm_explain.report.read import Read
@@ -97,6 +98,11 @@ def text(beside: Beside, name: str) -> Picture:
         f"What came in sequence {beside.sequence}, and below it what was most likely for the network as it is ({clean} of {count} right) "
         f"and with {beside.held} held ({ablated} right).",
     )
+
+
+def held_texts(beside: Iterable[Beside]) -> tuple[str, ...]:
+    """What of the inputs these show, in words."""
+    return tuple(f"{number(len(one.predictions.tokens))} tokens beside predictions with {one.held} held" for one in beside)
 
 
 def costliest(beside: Beside) -> Table:

@@ -2,14 +2,17 @@
 
 import argparse
 import os
+import shlex
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from lstm_explain import __version__
 from lstm_explain.errors import InputError, LstmExplainError, OutputError, first_line
 from lstm_explain.report import file_options
+from lstm_explain.report.formats import FORMATS, USUAL, formats, opened_first
 from lstm_explain.report.interruptions import Interruptions
 from lstm_explain.studies import STUDIES
 
@@ -26,6 +29,16 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _megabytes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 25:
+        raise argparse.ArgumentTypeError(f"needed a number above 0, up to 25, got {text!r}")
+    return value
+
+
 def _study(text: str) -> str:
     module, _, function = text.rpartition(":")
     if text in STUDIES or (module and function.isidentifier()):
@@ -33,11 +46,20 @@ def _study(text: str) -> str:
     raise argparse.ArgumentTypeError(f"needed one of {', '.join(STUDIES)}, or FILE.py:FUNCTION, got {text!r}")
 
 
+def _formats(text: str) -> tuple[str, ...]:
+    try:
+        return formats(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def parser() -> argparse.ArgumentParser:
     """The options."""
     options = argparse.ArgumentParser(
         prog="python -m lstm_explain.report",
         description="Explain a recurrent network: one page that opens offline, its figures, and every number in report.json.",
+        # Options stand at the foot of the page as they are called.
+        allow_abbrev=False,
         epilog="Exit codes: 0 ok, 2 usage, 3 bad input or model, 4 input/output, 70 unexpected, 130 interrupted.",
     )
     options.add_argument(
@@ -53,11 +75,34 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--seed", type=_seed, default=0, metavar="N", help="draws which held-out text is read (default: %(default)s)")
     options.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, ... (default: %(default)s)")
     options.add_argument("--thorough", action="store_true", help="hold every unit of every layer: six minutes for a bundled network")
+    options.add_argument(
+        "--max-mb",
+        type=_megabytes,
+        default=5.0,
+        metavar="MB",
+        help="how large the page may become, up to 25: its viewer holds more steps and units then (default: %(default)g)",
+    )
+    options.add_argument(
+        "--format",
+        type=_formats,
+        default=USUAL,
+        metavar="LIST",
+        help=f"what to write, of {','.join(FORMATS)}: the page, every number, each figure, all figures, the page as Markdown "
+        f"(default: {','.join(USUAL)})",
+    )
+    options.add_argument("--no-inputs", action="store_true", help="keep input values, tokens and contexts out of page, figures and numbers")
     options.add_argument("--quiet", action="store_true", help="no progress bar")
     options.add_argument("-v", "--verbose", action="store_true", help="say how long each part took, and show tracebacks")
     options.add_argument("--version", action="version", version=f"lstm_explain {__version__}")
     options.add_argument("--list", action="store_true", help="list the studies that can be named, and stop")
     return options
+
+
+def _again(argv: Sequence[str]) -> str:
+    """The command as it was given, without where it writes to and what it says meanwhile."""
+    given, left_out = iter(argv), ("--quiet", "-v", "--verbose")
+    kept = [word for word in given if word not in left_out and not word.startswith("--out=") and not (word == "--out" and next(given))]
+    return shlex.join(["python", "-m", "lstm_explain.report", *kept])
 
 
 def _report(asked: argparse.Namespace, begun: "list[Aside]", interruptions: Interruptions) -> None:
@@ -86,11 +131,14 @@ def _report(asked: argparse.Namespace, begun: "list[Aside]", interruptions: Inte
             seed=asked.seed,
             device=asked.device,
             thorough=asked.thorough,
+            max_mb=asked.max_mb,
             progress=False if asked.quiet else None,
+            inputs=not asked.no_inputs,
             clock=clock,
+            command=asked.again,
         )
         with clock("writing"), as_output_error(asked.out):
-            write(aside.path, report)
+            write(aside.path, report, asked.format)
     if asked.verbose:
         clock.say(sys.stderr)
 
@@ -99,6 +147,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parser()
     arguments = options.parse_args(argv)
+    arguments.again = _again(sys.argv[1:] if argv is None else argv)
     if wrong := file_options.misfit(arguments):
         options.error(wrong)
     if arguments.list:
@@ -117,13 +166,13 @@ def main(argv: list[str] | None = None) -> int:
     begun: list[Aside] = []
     try:
         _report(arguments, begun, interruptions)
-        print(begun[0].page)
+        print(_written(begun, arguments))
     except KeyboardInterrupt:
-        return _interrupted(begun)
+        return _interrupted(begun, arguments)
     except Exception as error:
         # Where code was interrupted while it was imported, what comes out may be an error of its own.
         if interrupted:
-            return _interrupted(begun)
+            return _interrupted(begun, arguments)
         if isinstance(error, LstmExplainError):
             return _say(error, arguments.verbose, BAD_OUTPUT if isinstance(error, OutputError) else BAD_INPUT)
         hint = "" if arguments.verbose else "; run again with -v for where it happened"
@@ -138,9 +187,15 @@ def main(argv: list[str] | None = None) -> int:
     return OK
 
 
-def _interrupted(begun: "list[Aside]") -> int:
-    written = bool(begun) and begun[0].place is not None
-    print(f"interrupted: {f'{begun[0].page} had been written' if written else 'nothing was written'}", file=sys.stderr)
+def _written(begun: "list[Aside]", asked: argparse.Namespace) -> Path | None:
+    """What a reader opens, of a report that is in its place."""
+    place = begun[0].place if begun else None
+    return None if place is None else opened_first(place, asked.format)
+
+
+def _interrupted(begun: "list[Aside]", asked: argparse.Namespace) -> int:
+    written = _written(begun, asked)
+    print(f"interrupted: {'nothing was written' if written is None else f'{written} had been written'}", file=sys.stderr)
     return INTERRUPTED
 
 

@@ -30,12 +30,6 @@ class Aside:
         self.path = path
         self.place: Path | None = None
 
-    @property
-    def page(self) -> Path:
-        """The page of a report that is in its place."""
-        assert self.place is not None
-        return self.place / "index.html"
-
 
 @contextmanager
 def numbered(out: Path, stem: str) -> Iterator[Aside]:

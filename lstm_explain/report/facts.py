@@ -12,17 +12,22 @@ from torch import nn
 from lstm_explain import __version__
 from lstm_explain.display import jsonable
 from lstm_explain.report.section import Section
+from lstm_explain.report.summary import summary
 from lstm_explain.study import Study
 
-SCHEMA = 1
+SCHEMA = 2
 
 
-def facts(study: Study, sections: Sequence[Section], *, seed: int, device: str) -> dict[str, Any]:
-    """Everything that is shown, as plain numbers, and what is needed to get it again."""
-    inputs = study.inputs.detach().cpu().contiguous()
+def facts(
+    study: Study, sections: Sequence[Section], held: Sequence[str], *, seed: int, device: str, inputs: bool, again: str
+) -> dict[str, Any]:
+    """Everything that is shown, as plain numbers, and what is needed to get it again; `held` says what it has of the inputs."""
+    read = study.inputs.detach().cpu().contiguous()
     return {
+        "schema": "lstm_explain/report/schema.json",
         "schema_version": SCHEMA,
         "study": study.name,
+        "again": again,
         "seed": seed,
         "device": device,
         "threads": torch.get_num_threads(),
@@ -33,14 +38,18 @@ def facts(study: Study, sections: Sequence[Section], *, seed: int, device: str) 
             "sha256": _model_hash(study.model),
         },
         "inputs": {
-            "shape": list(inputs.shape),
-            "sha256": hashlib.sha256(inputs.view(torch.uint8).numpy().tobytes()).hexdigest(),
+            "shape": list(read.shape),
+            # Whoever guesses what was read could find out by it that the guess is right.
+            "sha256": hashlib.sha256(read.view(torch.uint8).numpy().tobytes()).hexdigest() if inputs else None,
+            "sha256_none": None if inputs else "inputs are kept out of this report",
+            "shown": inputs,
         },
         "versions": {
             "lstm_explain": __version__,
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "numpy", "scipy", "matplotlib")},
         },
+        "summary": jsonable(summary(study, sections, held, inputs)),
         "sections": {
             section.name: jsonable({"title": section.title, "finding": section.finding, **section.numbers}) for section in sections
         },
@@ -50,6 +59,6 @@ def facts(study: Study, sections: Sequence[Section], *, seed: int, device: str) 
 def _model_hash(model: nn.Module) -> str:
     sha = hashlib.sha256()
     for name, tensor in model.state_dict().items():
-        sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\0".encode())
+        sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\0".encode("utf-8", "surrogatepass"))
         sha.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()

@@ -30,6 +30,8 @@ class Trust(NamedTuple):
     """What goes into the section on attributions."""
 
     finding: str
+    brief: str
+    missed: str
     pictures: tuple[Picture, ...]
     tables: tuple[Table, ...]
     method: str
@@ -57,8 +59,12 @@ def trust(study: Study, measured: Measured) -> Trust | str:
         held = [_held(study, read, results[method], measured.seed, twins) for method, twins in ((METHODS[0], 0), (METHODS[-1], TWINS))]
     except LstmExplainError as error:
         return str(error)
+    said = _brief(compared, held)
+    shown = next(iter(held[0].verdicts.values())).startswith("shown")
     return Trust(
         finding=_finding(compared, held),
+        brief=said if shown else "",
+        missed="" if shown else said,
         pictures=_pictures(compared, held[0]),
         tables=(_verdicts(held), _agreement(compared)),
         method=_method(read, compared, held),
@@ -135,6 +141,14 @@ def _finding(compared: ComparisonResult, held: list[FaithfulnessResult]) -> str:
     return (
         f"Over {number(len(compared.valid))} sequences, {question.replace('it names', 'they name')}: {verdict.rpartition(',')[0]}; they "
         f"and occlusion agree with a rank correlation of {rho:.2f} [{low:.2f}, {high:.2f}] at the median."
+    )
+
+
+def _brief(compared: ComparisonResult, held: list[FaithfulnessResult]) -> str:
+    question, verdict = next(iter(held[0].verdicts.items()))
+    return (
+        f"May explanations of single outputs be trusted? Over {number(len(compared.valid))} sequences, {question}: "
+        f"{verdict.rpartition(',')[0]}."
     )
 
 

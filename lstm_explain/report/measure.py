@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lstm_explain.analyses.contexts.contexts import Contexts
+from lstm_explain.analyses.contexts.result import ContextsResult
 from lstm_explain.analyses.probing.labels import read, resolve
 from lstm_explain.analyses.probing.result import ProbingResult
 from lstm_explain.analyses.probing.stream import Probing
@@ -22,6 +24,7 @@ from lstm_explain.errors import InputError, as_input_error
 from lstm_explain.recording.certificate import CallCheck, Certificate
 from lstm_explain.recording.recording import Coverage, Recording
 from lstm_explain.recording.runner import record
+from lstm_explain.report.reads import reads
 from lstm_explain.study import Batch, Study
 from lstm_explain.trajectory import Padding, together
 
@@ -29,6 +32,8 @@ BATCH = 16
 FOLDS = 3
 PROBED = 4_000
 """About so many steps are kept for probes: of more, every so many of each sequence."""
+CONTEXTS, BEFORE, AFTER = 5, 24, 8
+"""Top contexts of each unit, and the steps shown on either side."""
 TWINS = 5
 """Untrained networks beside the trained one."""
 
@@ -69,9 +74,10 @@ class Measured:
     """What the pass found.
 
     ``units`` has how many units each layer has. ``saturation`` and ``timescale`` are None where no layer has gates, or none that keeps.
-    ``halves`` are the saturation of two disjoint halves of the groups, for a check of how far the shares depend on which text was
-    read. ``probing`` is None where there is nothing to probe for, and ``unprobed`` says why, for each label and control. ``seed``,
-    ``thorough`` and ``quiet`` are as they were asked for.
+    ``halves`` are the saturation of two disjoint halves of the groups, for a check of how far the shares depend on which text was read.
+    ``contexts`` are each unit's highest places over all that was read, None where that is to be kept out. ``probing`` is None where there
+    is nothing to probe for, and ``unprobed`` says why, for each label and control. ``seed``, ``thorough``, ``quiet`` and ``inputs``,
+    whether anything of the inputs may be shown, are as they were asked for.
     """
 
     units: dict[str, int]
@@ -84,10 +90,12 @@ class Measured:
     loss_by_group: dict[str, float]
     probing: ProbingResult | None
     unprobed: dict[str, str]
+    contexts: ContextsResult | None
     clock: Clock = field(repr=False)
     seed: int = 0
     thorough: bool = False
     quiet: bool = False
+    inputs: bool = True
 
 
 def _half_of(study: Study) -> list[int]:
@@ -178,7 +186,9 @@ class _Probes:
             return self._stream.compute(labels=good, progress=self._progress) if good else None
 
 
-def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quiet: bool, thorough: bool = False) -> Measured:
+def measure(
+    study: Study, device: torch.device, clock: Clock, *, seed: int, quiet: bool, thorough: bool = False, inputs: bool = True
+) -> Measured:
     """Record a whole study and reduce it, batch by batch.
 
     Raises
@@ -188,6 +198,7 @@ def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quie
     """
     model = study.model.to(device).eval()
     half_of = _half_of(study)
+    contexts = Contexts(count=CONTEXTS, before=BEFORE, after=AFTER) if inputs else None
     saturations, timescales = (Saturation(), Saturation()), Timescale()
     checks: list[CallCheck] = []
     seen: dict[str, int] = {}
@@ -225,6 +236,11 @@ def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quie
                         saturations[half].update(trajectory.select(mine))
             with clock("timescale"):
                 timescales.update(trajectory)
+        if contexts is not None:
+            with clock("contexts"):
+                rows = range(batch.rows.start, batch.rows.stop)
+                taken = [reads(study, row, 0, batch.inputs.shape[1]) for row in rows]
+                contexts.update(recording, np.stack(taken) if isinstance(taken[0], np.ndarray) else taken, rows)
         probes.update(batch, recording, lengths, device, clock)
         checks += recording.certificate.calls
         coverage = recording.coverage
@@ -248,8 +264,10 @@ def measure(study: Study, device: torch.device, clock: Clock, *, seed: int, quie
         loss_by_group={group: total / n for group, (total, n) in nats.items()},
         probing=probes.compute(clock),
         unprobed=probes.missing,
+        contexts=None if contexts is None else contexts.compute(),
         clock=clock,
         seed=seed,
         thorough=thorough,
         quiet=quiet,
+        inputs=inputs,
     )

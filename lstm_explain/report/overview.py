@@ -61,6 +61,8 @@ def section(study: Study, measured: Measured) -> Section:
             "it, and the named signals against c = f·c + i·g and h = o·tanh(c). A call outside its tolerance stops the report."
         ),
         not_shown="; ".join(missing) or "nothing is missing: every recurrent layer was called, opened and certified",
+        brief=_brief(card),
+        missed=f"Of the model itself: {'; '.join(missing)}." if missing else "",
         numbers=jsonable(
             {
                 "sequences": len(study.inputs),
@@ -90,6 +92,17 @@ def section(study: Study, measured: Measured) -> Section:
             }
         ),
         results={"certificate": certificate, "coverage": coverage},
+    )
+
+
+def _brief(card: dict[str, Any]) -> str:
+    """How well the network does its job, where something stands beside it."""
+    if not card:
+        return ""
+    nats = card["nats_per_character"]
+    return (
+        f"On all held-out test files it needs {nats['test']:.3f} nats per character, where a {nats['ngram']['order']}-gram model needs "
+        f"{nats['ngram']['test']:.3f} and the compressor lzma {nats['lzma']['test']:.3f}."
     )
 
 

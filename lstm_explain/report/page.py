@@ -1,31 +1,65 @@
 """The page: one file that opens offline."""
 
 import base64
-import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from lstm_explain.report.section import Section
-from lstm_explain.study import Study
+from lstm_explain.report.policy import policy
+from lstm_explain.report.viewer.markup import Part
+from lstm_explain.report.words import shown, token
+
+if TYPE_CHECKING:
+    from lstm_explain.report.result import Report
+
+ROOM = files("lstm_explain.report")
+MIME = {"svg": "image/svg+xml", "png": "image/png"}
 
 
-def page(study: Study, sections: Sequence[Section], facts: Mapping[str, Any], drawn: Mapping[str, bytes]) -> str:
-    """The page's text; `drawn` has each figure as SVG."""
-    room = files("lstm_explain.report")
-    css = (room / "page.css").read_text(encoding="utf-8")
-    style_hash = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((room / "page.html.jinja").read_text(encoding="utf-8"))
+def page(report: "Report", images: Mapping[str, tuple[str, bytes]], viewer: Part, formats: Sequence[str]) -> str:
+    """The page's text; `images` has each figure's kind and bytes, `formats` what is written beside it."""
+    css = (ROOM / "page.css").read_text(encoding="utf-8") + viewer.css
+    environment = _environment()
+    environment.filters["view"] = partial(_view, viewer.units)
+    template = environment.get_template("page.html.jinja")
     return template.render(
-        study=study,
-        sections=sections,
-        facts=facts,
-        # Our own style sheet, not a reader's text: escaping it would change the bytes that the policy's hash is of.
+        name=report.study.name,
+        sections=report.sections,
+        facts=report.facts,
+        summary=report.facts["summary"],
+        formats=formats,
+        # Our own style sheet and script, not a reader's text: escaping them would change the bytes that the policy's hashes are of.
         css=Markup(css),
-        policy=f"default-src 'none'; style-src 'sha256-{style_hash}'; img-src data:; base-uri 'none'; form-action 'none'",
-        images={name: "data:image/svg+xml;base64," + base64.b64encode(svg).decode() for name, svg in drawn.items()},
+        script=Markup(viewer.script),
+        viewer=viewer.html,
+        policy=policy(css, viewer.script),
+        images={name: Markup(f"data:{MIME[kind]};base64,{base64.b64encode(drawn).decode()}") for name, (kind, drawn) in images.items()},
     )
+
+
+def _view(shown: Mapping[str, Sequence[int]], one: tuple[str, int]) -> str | None:
+    """The link that has the viewer show a unit, of those that it holds."""
+    layer, unit = one
+    return f"#{urlencode({'layer': layer, 'unit': unit}, errors='replace')}" if unit in shown.get(layer, ()) else None
+
+
+def _environment() -> Environment:
+    def readable(value: Any) -> Any:
+        return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    environment = Environment(
+        loader=FunctionLoader(lambda name: (ROOM / name).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # Every text on its way onto the page, whoever wrote it.
+        finalize=readable,
+    )
+    environment.filters["token"] = token
+    return environment

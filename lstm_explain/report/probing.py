@@ -75,9 +75,29 @@ def section(study: Study, measured: Measured) -> Section:
                 "probe or on more text."
             ]
         ),
+        brief=_brief(result, shown, controlled),
+        missed=_missed(rest if controlled else list(result.labels), missing),
         numbers=_with_reasons(result.to_dict()) | {"shown": shown, "shown_long_range": far, "units_family": family, "missing": missing},
         results={"probing": result},
     )
+
+
+def _brief(result: ProbingResult, shown: list[str], controlled: bool) -> str:
+    """The label that is told furthest above the untrained networks, beside them."""
+    if not shown or not controlled:
+        return ""
+    name = max(shown, key=lambda one: result.labels[one].probes[result.labels[one].best].score.value)
+    return (
+        f"What the units hold together tells {number(len(shown))} of {number(len(result.labels))} labels better than {_twins(result)}, "
+        f"the last {result.window} inputs and the most frequent answer do; most clearly {_said(name, result.labels[name])}."
+    )
+
+
+def _missed(rest: list[str], missing: dict[str, str]) -> str:
+    """Labels that the states aren't shown to tell, and what couldn't be asked."""
+    said = [f"It is not shown that the state tells {' or '.join(f'“{_words(name)}”' for name in rest)} better than its controls"]
+    unasked = "; ".join(f"{_words(name)}: {why}" for name, why in missing.items())
+    return ". ".join([*(said if rest else []), *([f"Not asked: {unasked}"] if unasked else [])]) + ("." if rest or unasked else "")
 
 
 def _twins(result: ProbingResult) -> str:
@@ -167,13 +187,14 @@ def _table(study: Study, measured: Measured) -> Table:
         "verdict",
         f"verdict, > {result.window} steps on",
     )
-    rows = []
+    rows, best_units = [], []
     for name, found in result.labels.items():
         best = found.probes[found.best]
         window = found.controls.get(WINDOW)
         above = best.selectivity
         layer, cell = found.best_unit()
         units = sorted(set(cell.units))
+        best_units.append((layer.rsplit(" ", 1)[0], cell.units[0]))
         rows.append(
             (
                 _words(name),
@@ -194,7 +215,7 @@ def _table(study: Study, measured: Measured) -> Table:
                 found.verdict_long_range if np.isfinite(best.long_range.value) else "no such steps",
             )
         )
-    return Table("What linear probes find, label by label, on groups that they haven't seen", header, tuple(rows))
+    return Table("What linear probes find, label by label, on groups that they haven't seen", header, tuple(rows), tuple(best_units))
 
 
 def _or_dash(value: float) -> str:

@@ -1,15 +1,19 @@
 """`Report`: what was found about a study, before it is a page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lstm_explain.display import table
 from lstm_explain.report.directory import as_output_error, exactly
+from lstm_explain.report.formats import USUAL, opened_first
+from lstm_explain.report.formats import formats as checked
 from lstm_explain.report.measure import Measured
 from lstm_explain.report.save import write
 from lstm_explain.report.section import Section
+from lstm_explain.report.viewer.frame import Frame
+from lstm_explain.report.viewer.view import View
 from lstm_explain.study import Study
 
 SHOWN = 4_000
@@ -29,12 +33,18 @@ class Report:
         One question each, in the order of the page.
     facts : mapping
         What `report.json` holds.
+    view : View
+        What the page's viewer can show, of which it holds as much as fits.
+    max_mb : float
+        How large the page may become.
     """
 
     study: Study
     measured: Measured
     sections: tuple[Section, ...]
     facts: Mapping[str, Any]
+    view: View
+    max_mb: float = 5.0
 
     @property
     def results(self) -> dict[str, Mapping[str, Any]]:
@@ -44,17 +54,38 @@ class Report:
         """
         return {section.name: section.results for section in self.sections}
 
-    def save(self, place: str | Path) -> Path:
-        """Write the report into a new directory and return its page.
+    def save(self, place: str | Path, formats: str | Sequence[str] = USUAL) -> Path:
+        """Write the report into a new directory and return its page, or what comes nearest to it.
+
+        Parameters
+        ----------
+        place : str or Path
+        formats : str or sequence of str
+            Of "html" (the page), "json" (every number), "png" and "svg" (each figure), "pdf" (all figures) and "md" (the page as
+            Markdown): all but the last by default. A text has them with commas between.
 
         Raises
         ------
+        InputError
+            If a format isn't known.
         OutputError
             If the directory exists and isn't empty, or can't be written to; nothing is left then.
         """
+        asked = checked(formats)
         with exactly(Path(place)) as aside, as_output_error(Path(place)):
-            write(aside.path, self)
-        return aside.page
+            write(aside.path, self, asked)
+        assert aside.place is not None
+        return opened_first(aside.place, asked)
+
+    def viewer(self, height: int = 900) -> Frame:
+        """The page's viewer by itself: as a notebook's last expression it is shown, in a sandboxed frame.
+
+        Parameters
+        ----------
+        height : int
+            In pixels.
+        """
+        return Frame(self.view, self.study.name, self.max_mb, height)
 
     def __repr__(self) -> str:
         return f"<Report on {self.study.name!r}: {len(self.sections)} sections, {self.study.steps:,} steps>"

@@ -99,6 +99,14 @@ def section(study: Study, measured: Measured) -> Section:
             + ["Saturation says how a gate is used, not what for; and it depends on how the forget bias was initialised."]
             + ([caveats["saturation"]] if "saturation" in caveats else [])
         ),
+        brief=(
+            f"{share.capitalize()} are closed more than half the time, and {number(right)} open"
+            + (
+                f"; on halves of the data a unit’s share differs by {np.median(gaps):.3f} at the median."
+                if gaps is not None and len(gaps)
+                else "; there are no two groups to compare."
+            )
+        ),
         numbers=result.to_dict()
         | {
             "units_saturated_more_than_half": counts | {"of": of},

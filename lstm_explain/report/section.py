@@ -21,6 +21,8 @@ class Table(NamedTuple):
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    units: tuple[tuple[str, int], ...] = ()
+    """For each row the layer and the unit that it is about, for the viewer to show; empty where rows are about something else."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,9 @@ class Section:
     """One question, answered.
 
     `finding` is one sentence with its number; `numbers` holds every number shown, ready for JSON; `results` has the result objects that it
-    is made from, by name.
+    is made from, by name. For the first screen there are `brief`, the most important of the finding with its control, and `missed`, what
+    was looked for and not found, a sentence each or none; and `lead`, claims with their legs. `holds` says what a section shows of the
+    inputs themselves: values, tokens or contexts.
     """
 
     name: str
@@ -39,9 +43,15 @@ class Section:
     not_shown: str
     numbers: Mapping[str, Any]
     tables: tuple[Table, ...] = ()
+    brief: str = ""
+    missed: str = ""
+    lead: tuple[Mapping[str, Any], ...] = ()
+    holds: tuple[str, ...] = ()
     results: Mapping[str, Any] = field(default_factory=dict)
 
 
 def nothing(name: str, title: str, finding: str, reason: str) -> Section:
     """A question that can't be asked here, and why."""
-    return Section(name, title, f"{finding}: {reason}.", (), "Nothing was computed.", reason, {"none": reason})
+    return Section(
+        name, title, f"{finding}: {reason}.", (), "Nothing was computed.", reason, {"none": reason}, missed=f"{finding}: {reason}."
+    )

@@ -77,6 +77,10 @@ def section(study: Study, measured: Measured) -> Section:
             "These follow the direct path, from cell to cell. What a cell hands on through the hidden state and gets back later isn't in "
             "them, nor is whether anything reads the cell."
         ),
+        brief=(
+            f"T{_list(medians, longest)[1:]}: the time in which a cell loses half of what it holds; {number(sum(beyond.values()))} of "
+            f"{number(units)} still hold more than half after {longest} steps, the longest time that was measured."
+        ),
         numbers=result.to_dict()
         | {
             "median_half_life": {name: value if np.isfinite(value) else None for name, value in medians.items()},

@@ -10,6 +10,7 @@ from lstm_explain.analyses.probing.result import UNTRAINED
 from lstm_explain.analyses.unit_text import unit_text
 from lstm_explain.display import jsonable, number
 from lstm_explain.plots import panels, plot
+from lstm_explain.plots._text import short
 from lstm_explain.recording.runner import record
 from lstm_explain.report.measure import Measured
 from lstm_explain.report.section import Picture, Section, nothing
@@ -23,6 +24,8 @@ FOLD = 0
 def section(study: Study, measured: Measured) -> Section:
     """One cell over a stretch of text, with a label underlined."""
     label = farthest_ahead(measured)
+    if not measured.inputs:
+        return nothing("unit_text", "One unit, reading", "No text is shown", "inputs are kept out of this report")
     if study.tokens is None or measured.probing is None or label is None:
         missing = "tokens" if study.tokens is None else "yes-or-no label that can be probed for"
         return nothing("unit_text", "One unit, reading", "No text is shown", f"the study has no {missing}")
@@ -51,7 +54,7 @@ def section(study: Study, measured: Measured) -> Section:
     )
     words = label.replace("_", " ")
     group = f" of {study.groups[row]}" if study.groups is not None else ""
-    lines = [len(line) for line in "".join(stretch.tokens).split("\n")]
+    lines = [len(line) for line in "".join(map(short, stretch.tokens)).split("\n")]
     drawn, (ax,) = panels(0.6 + 0.095 * min(max(lines), COLUMNS), 1.0 + 0.19 * sum(1 + n // COLUMNS for n in lines))
     plot(
         stretch,
@@ -61,6 +64,10 @@ def section(study: Study, measured: Measured) -> Section:
     )
     cells = len(measured.probing.cells)
     control = f"the best cell of an untrained network has {twin:.3f}" if np.isfinite(twin) else "no untrained network stands beside it"
+    said = (
+        f"Unit {unit} of {layer} by itself tells “{words}” on text that had no part in its choice: AUC {score.value:.2f}, where 1 is "
+        f"always right and 0.5 is chance; {control}."
+    )
     return Section(
         name="unit_text",
         title="One unit, reading",
@@ -85,6 +92,9 @@ def section(study: Study, measured: Measured) -> Section:
             "Nothing here says that the network uses this cell, and the rest of the state may tell the label better: see “What do the "
             "cells know?”."
         ),
+        brief=said if (ahead := score.low > twin) else "",
+        missed="" if ahead else f"No single unit is shown to tell a label better than an untrained network’s best. The nearest: {said}",
+        holds=(f"{number(len(stretch.tokens))} tokens{group} with one unit’s value after each",),
         numbers=jsonable(
             {
                 "label": label,

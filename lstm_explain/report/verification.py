@@ -16,7 +16,8 @@ from lstm_explain.display import jsonable, number
 from lstm_explain.errors import InputError, LstmExplainError
 from lstm_explain.plots import panels, plot
 from lstm_explain.recording.runner import record
-from lstm_explain.report.beside import Beside, beside_each_other, text
+from lstm_explain.report.beside import Beside, beside_each_other, held_texts, text
+from lstm_explain.report.lead import lead
 from lstm_explain.report.measure import Measured
 from lstm_explain.report.read import Read
 from lstm_explain.report.section import Picture, Section, Table, nothing
@@ -80,6 +81,9 @@ def section(study: Study, measured: Measured) -> Section:
         tables=(_table(result),),
         method=_method(asked, result, what),
         not_shown=_not_shown(result, study, beside),
+        missed=_missed(result),
+        lead=lead(result, _failed(result), beside),
+        holds=held_texts(beside.values()),
         numbers=jsonable(
             result.to_dict()
             | {
@@ -233,6 +237,16 @@ def _finding(result: VerificationResult, planted: dict[str, int] | None) -> str:
     return said + "."
 
 
+def _missed(result: VerificationResult) -> str:
+    short = len(result.claims) - len(result.verified)
+    return (
+        f"{number(short)} of {number(len(result.claims))} claims aren’t verified; that doesn’t say that they are false, but that these "
+        "data don’t show them."
+        if short
+        else ""
+    )
+
+
 def _pictures(result: VerificationResult, beside: dict[str, Beside]) -> tuple[Picture, ...]:
     shown = min(24, len(result.claims))
     legs, (ax,) = panels(9.6, 1.3 + 0.26 * shown)
@@ -279,8 +293,9 @@ def _table(result: VerificationResult) -> Table:
                 one.verdict,
             )
         )
+    units = tuple((one.claim.layer, one.claim.units[0]) for one in result.ranked[:24])
     more = "" if len(result.claims) <= 24 else f" (the first 24 of {len(result.claims)})"
-    return Table(f"Claims, the best founded first{more}; in brackets 95 % for all claims at once", header, tuple(rows))
+    return Table(f"Claims, the best founded first{more}; in brackets 95 % for all claims at once", header, tuple(rows), units)
 
 
 def _method(asked: _Asked, result: VerificationResult, what: str) -> str:
@@ -291,7 +306,8 @@ def _method(asked: _Asked, result: VerificationResult, what: str) -> str:
         f"{number(result.window)} inputs, and those of the best units of {number(result.twins)} untrained networks, each in the interval "
         f"for all claims, and above that of labels moved in time. It is used: where the units hold what they held in another sequence "
         f"({number(result.donors)} for each), {what} changes more at steps where that sequence’s label differs than where it doesn’t, "
-        f"and more than for matched units, which are the nearest in the ranks of how much they vary and of the norm of the weights that "
+        f"and, in an interval for all claims as well, more than for all but 5 % of matched units, "
+        f"which are the nearest in the ranks of how much they vary and of the norm of the weights that "
         f"read them ({weights}). It suffices: the output moves along the direction in which outputs of other groups go with the label, as "
         f"a share of how far they go with it. Read were the first {number(asked.read.steps)} steps of {number(len(asked.read.rows))} "
         f"sequences from {number(result.groups)} groups, in {number(result.passes)} passes; intervals are from "

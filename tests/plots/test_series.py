@@ -49,7 +49,7 @@ def test_a_line_alone_stands_in_its_own_units_without_its_padding(why, inputs):
     ax = lx.plot(why, axes(), kind="series", inputs=inputs, example=1, features=[1], feature_names=NAMES)
     ((steps, heights),) = points(ax)
     assert steps.tolist() == list(range(9)) and heights.tolist() == inputs[1, :9, 1].tolist()
-    assert ax.get_ylabel() == r"\$heat" and ax.get_ylim()[1] < 200 and ax.get_xlim() == (-0.5, 8.5)
+    assert ax.get_ylabel() == "$heat" and ax.get_ylim()[1] < 200 and ax.get_xlim() == (-0.5, 8.5)
 
 
 def test_every_step_has_the_colour_of_its_own_attribution(why, inputs):
@@ -78,7 +78,7 @@ def test_each_feature_has_a_row_a_scale_of_its_own_and_its_range(why, inputs):
     assert points(ax)[2][1].tolist() == [2.0] * 9 and ax.yaxis_inverted()
     labels = [label.get_text() for label in ax.get_yticklabels()]
     ranges = [f"{shown[:, at].min():.3g} to {shown[:, at].max():.3g}" for at in (0, 1)]
-    assert labels == [f"speed\n{ranges[0]}", f"\\$heat\n{ranges[1]}", "valve\n2 throughout"] and not ax.get_ylabel()
+    assert labels == [f"speed\n{ranges[0]}", f"$heat\n{ranges[1]}", "valve\n2 throughout"] and not ax.get_ylabel()
 
 
 def test_features_are_drawn_as_asked_by_place_or_by_name(why, inputs):

@@ -18,8 +18,8 @@ def verified(unit, score=0.9, effect=0.5, share=0.4, matched=(0.1, 0.05, -0.2), 
     return Verified(
         lx.Claim("lstm.l0", unit, "in_string", units),
         Knows("AUC", score, controls, above, 0.001),
-        Used(about(effect), 0.01, np.array(matched), 1e-9),
-        Suffices(about(share), np.array(matched) / 10),
+        Used(about(effect), 0.01, np.array(matched), about(effect - max(matched)), 1e-9),
+        Suffices(about(share), np.array(matched) / 10, about(share - max(matched) / 10)),
     )
 
 
@@ -67,7 +67,9 @@ def test_one_claim_stands_among_its_matched_units():
 def test_what_is_not_defined_is_left_out():
     nothing = Bounds(*[float("nan")] * 5)
     one = verified(3)
-    ax = drawn(result(Verified(one.claim, one.knows, Used(nothing, 0.0, np.array([]), 0.0), Suffices(nothing, np.array([])))))
+    ax = drawn(
+        result(Verified(one.claim, one.knows, Used(nothing, 0.0, np.array([]), nothing, 0.0), Suffices(nothing, np.array([]), nothing)))
+    )
     assert [text.get_text() for text in ax.texts][1:] == ["not defined", "not defined"]
 
 

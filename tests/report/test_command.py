@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_study
 
+import lstm_explain as lx
 from lstm_explain.report import directory, explain
 from lstm_explain.report.command import main
 from lstm_explain.report.named import stem
@@ -57,7 +59,9 @@ def test_it_writes_a_report_and_prints_its_path(report_of):
         "ablation_effects",
         "ablation_removal",
     }
-    assert names == {"index.html", "report.json", "figures.pdf"} | {f"{name}.{kind}" for name in figures for kind in ("png", "svg")}
+    assert names == {"index.html", "report.json", "figures.pdf", "viewer.safetensors"} | {
+        f"{name}.{kind}" for name in figures for kind in ("png", "svg")
+    }
     assert os.stat(page.parent).st_mode & 0o777 == 0o777 & ~_umask()
 
 
@@ -94,6 +98,21 @@ def test_another_seed_gives_other_numbers(report_of):
     first, second = (report_of("drawn", "--seed", seed).sidecar for seed in ("0", "1"))
     assert first["inputs"]["sha256"] != second["inputs"]["sha256"]
     assert first["sections"]["saturation"] != second["sections"]["saturation"]
+
+
+def test_the_foot_of_the_page_has_the_command_that_makes_it_again(run):
+    again = f"python -m lstm_explain.report --study {STUDIES}:drawn --seed 3"
+    code, out, _ = run("drawn", "-v", "--seed", "3")
+    page = Path(out.strip())
+    assert code == 0 and f"<code>{again}</code>" in page.read_text(encoding="utf-8")
+    ended = command(*again.split()[3:], "--out", page.parents[1] / "again", "--quiet")
+    assert Path(ended.stdout.strip()).read_bytes() == page.read_bytes()
+
+
+def test_a_report_from_python_has_its_call_there():
+    study = small_study.bare()
+    assert lx.explain(study, progress=False).facts["again"] == "lx.explain(study)"
+    assert lx.explain(study, progress=False, seed=2, inputs=False).facts["again"] == "lx.explain(study, seed=2, inputs=False)"
 
 
 def test_verbose_says_how_long_each_part_took(run):

@@ -38,17 +38,20 @@ def sidecar(report_of):
 
 def test_the_page_asks_nobody_for_anything(page):
     elements = Elements(page)
-    assert not elements.all("script") and not elements.all("iframe") and not elements.all("object")
+    # One script runs, ours; the others are data, which no browser runs.
+    kinds = [script.get("type") for script in elements.all("script")]
+    assert kinds.count(None) == 1 and set(kinds) == {None, "application/json", "text/plain"}
+    assert not elements.all("iframe") and not elements.all("object")
     for tag, attributes in elements.found:
         for name in ("src", "href"):
             assert attributes.get(name, "data:").startswith(("data:", "#")), (tag, attributes)
         assert not any(name.startswith("on") for name in attributes)
     (policy,) = [meta["content"] for meta in elements.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
-    assert policy.startswith("default-src 'none'; style-src 'sha256-") and "unsafe" not in policy
+    assert policy.startswith("default-src 'none'; style-src 'sha256-") and "; script-src 'sha256-" in policy and "unsafe" not in policy
 
 
 def test_hostile_text_is_text(page):
-    assert HOSTILE not in page and "<script" not in page and "onerror" in page
+    assert HOSTILE not in page and "<script>window" not in page and "<img src=x" not in page and "onerror" in page
 
 
 def test_every_figure_is_on_the_page_with_words_for_it(report, page):
@@ -63,8 +66,22 @@ def test_it_has_one_main_one_heading_and_sections_that_can_be_linked(page):
     elements = Elements(page)
     assert len(elements.all("main")) == len(elements.all("h1")) == 1
     names = [section["id"] for section in elements.all("section")]
-    assert names == ["overview", "unit_text", "attribution", "probing", "verification", "ablation", "saturation", "timescale", "again"]
-    assert {link["href"] for link in elements.all("a")} == {f"#{name}" for name in names if name != "overview"} | {"#overview"}
+    assert names == [
+        "summary",
+        "viewer",
+        "overview",
+        "unit_text",
+        "attribution",
+        "probing",
+        "verification",
+        "ablation",
+        "saturation",
+        "timescale",
+        "again",
+    ]
+    links = {link["href"] for link in elements.all("a")}
+    units = {link for link in links if link.startswith("#layer=lstm.l")}
+    assert units and links - units == {f"#{name}" for name in names}
 
 
 def test_every_number_of_a_finding_stands_in_the_sidecar(sidecar):
@@ -80,7 +97,7 @@ def test_every_number_of_a_finding_stands_in_the_sidecar(sidecar):
 
 
 def test_the_sidecar_says_where_it_all_comes_from(sidecar):
-    assert sidecar["schema_version"] == 1 and sidecar["seed"] == 0 and sidecar["study"] == "small" and sidecar["device"] == "cpu"
+    assert sidecar["schema_version"] == 2 and sidecar["seed"] == 0 and sidecar["study"] == "small" and sidecar["device"] == "cpu"
     assert len(sidecar["model"]["sha256"]) == len(sidecar["inputs"]["sha256"]) == 64
     assert {"lstm_explain", "python", "torch", "numpy", "matplotlib"} <= set(sidecar["versions"])
     overview = sidecar["sections"]["overview"]

@@ -18,8 +18,12 @@ def leg_of(score=0.9, window=0.6, low=0.1, p=0.01, untrained=True):
     return Knows("AUC", score, controls, above, p)
 
 
-def effect_of(value=1.0, low=0.5, others=(0.1,) * 19, noop=1e-9):
-    return Used(Bounds(value, low, 2 * value, low, 2 * value), 0.0, np.array(others), noop)
+def effect_of(value=1.0, low=0.5, others=(0.1,) * 19, noop=1e-9, above=0.1):
+    return Used(Bounds(value, low, 2 * value, low, 2 * value), 0.0, np.array(others), Bounds(0.5, above, 1, above, 1), noop)
+
+
+def share_of(low=0.02, others=(0.0,) * 19, above=0.1):
+    return Suffices(Bounds(0.4, low, 0.6, low, 0.6), np.array(others), Bounds(0.2, above, 1, above, 1))
 
 
 @pytest.mark.parametrize(
@@ -33,15 +37,12 @@ def effect_of(value=1.0, low=0.5, others=(0.1,) * 19, noop=1e-9):
         (effect_of(), "shown"),
         (effect_of(low=1e-10), "not shown"),  # no more than what rounding does
         (effect_of(low=-0.1), "not shown"),
-        (effect_of(others=(0.1,) * 18 + (1.5,)), "not shown"),  # the second of twenty
-        (effect_of(others=(0.1,) * 38 + (1.5,)), "shown"),  # the second of forty
-        (effect_of(others=(0.1, 1.5)), "not shown"),
-        (effect_of(others=(0.1, 0.2)), "shown"),  # of so few it must be the first
+        (effect_of(above=0.0), "not shown"),  # no more than units like it, as far as these groups can tell
         (effect_of(others=()), "not controlled"),
-        (Suffices(Bounds(0.4, 0.02, 0.6, 0.02, 0.6), np.zeros(19)), "shown"),
-        (Suffices(Bounds(0.4, 0.005, 0.6, 0.005, 0.6), np.zeros(19)), "not shown"),  # not worth the name
-        (Suffices(Bounds(0.4, 0.02, 0.6, 0.02, 0.6), np.ones(19)), "not shown"),
-        (Suffices(Bounds(0.4, 0.02, 0.6, 0.02, 0.6), np.zeros(0)), "not controlled"),
+        (share_of(), "shown"),
+        (share_of(low=0.005), "not shown"),  # not worth the name
+        (share_of(above=-0.1), "not shown"),
+        (share_of(others=()), "not controlled"),
     ],
 )
 def test_a_leg_stands_by_its_rule(leg, verdict):
@@ -49,8 +50,7 @@ def test_a_leg_stands_by_its_rule(leg, verdict):
 
 
 def test_the_verdict_names_the_legs():
-    claim, weak = lx.Claim("l0", 1, "x"), Suffices(Bounds(0.0, -1, 1, -1, 1), np.zeros(19))
-    strong = Suffices(Bounds(0.4, 0.02, 0.6, 0.02, 0.6), np.zeros(19))
+    claim, weak, strong = lx.Claim("l0", 1, "x"), share_of(low=-1), share_of()
     words = {
         "verified": (leg_of(), effect_of(), strong),
         "correlated only": (leg_of(), effect_of(low=-1), weak),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from error_rates import verify_alike
 from planted_latch import Latched, signals, squared
 from sklearn.metrics import r2_score, roc_auc_score
 from torch import nn
@@ -14,7 +15,7 @@ from lstm_explain.studies import planted
 from lstm_explain.verdicts.verification.asked import donors_of
 from lstm_explain.verdicts.verification.bounds import of_scores, of_slopes
 from lstm_explain.verdicts.verification.listener import Listener
-from lstm_explain.verdicts.verification.matched import matched
+from lstm_explain.verdicts.verification.matched import bar, matched
 
 B, T, H = 10, 12, 5
 LENGTHS = [12, 9, 12, 5, 12, 12, 7, 12, 12, 10]
@@ -243,6 +244,32 @@ def test_matched_sets_are_the_nearest_in_variance_and_norm_and_share_no_unit():
     assert matched((0,), variance, None, 99)[0] == (1,)
     assert len(matched((0,), np.arange(300.0), np.arange(300.0), 99)) == 99 and len(matched((0,), np.arange(60.0), None, 99)) == 39
     assert len(matched((0,), np.arange(60.0), None, 7)) == 7
+
+
+@pytest.mark.parametrize(("sets", "may"), [(1, 0), (18, 0), (19, 0), (38, 0), (39, 1), (59, 2), (99, 4)])
+def test_a_claim_must_pass_all_matched_sets_but_those_with_which_it_is_among_the_largest_twentieth(sets, may):
+    values = np.random.default_rng(sets).permutation(sets).astype(float)
+    assert values[bar(values)] == sets - 1 - may
+    assert (1 + may) / (1 + sets) <= 0.05 < (2 + may) / (1 + sets) or may == 0
+
+
+def test_how_far_a_claim_is_above_its_matched_units_is_judged_by_groups_and_for_all_claims():
+    model = MODELS["lstm"]()
+    claims = [lx.Claim("layer.l0", unit, "rising") for unit in range(H)]
+    found = verified(model, claims)
+    for leg, of in (("used", "effect"), ("suffices", "share")):
+        each = [residuals_of(*by_hand(model, [unit], "rising")[leg == "suffices"]) for unit in range(H)]
+        value = [getattr(getattr(one, leg), of).value for one in found.claims]
+        sums = np.array([unexplained + slope * squares for (unexplained, squares), slope in zip(each, value, strict=True)])
+        # Of four others each must pass the largest.
+        passes = [max((other for other in range(H) if other != unit), key=value.__getitem__) for unit in range(H)]
+        expected = of_slopes(sums - sums[passes], np.stack([each[0][1]] * H), draws(5, 100, 0))
+        np.testing.assert_allclose([getattr(one, leg).above for one in found.claims], expected, rtol=1e-7, atol=1e-9)
+
+
+def test_of_units_that_all_do_the_same_none_is_used_more_than_the_others():
+    found = verify_alike(1000)
+    assert found == {f"verify, 24 units alike: any {what}": what == "above zero" for what in ("above zero", "is used", "suffices")}
 
 
 def test_what_reads_a_unit_is_found():

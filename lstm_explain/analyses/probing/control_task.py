@@ -39,7 +39,7 @@ def read(types: Any, valid: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 def uniform(types: NDArray[np.int64], name: str, seed: int) -> NDArray[np.float64]:
     """A number from 0 to below 1 for each type, drawn by a label's name and a seed (SplitMix64: Steele, Lea & Flood 2014)."""
-    key = int.from_bytes(blake2b(f"{seed} {name}".encode(), digest_size=8).digest(), "little")
+    key = int.from_bytes(blake2b(f"{seed} {name}".encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
     mixed = types.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)

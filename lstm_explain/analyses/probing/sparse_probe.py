@@ -15,7 +15,7 @@ from lstm_explain.analyses.probing.forward import forward
 from lstm_explain.analyses.probing.held_out import PIECES, Mean, ask, folds_of
 from lstm_explain.analyses.probing.labels import Kind
 from lstm_explain.analyses.probing.rows import Rows, rows
-from lstm_explain.analyses.probing.scores import METRICS, Interval, Score, draws, interval, score
+from lstm_explain.analyses.probing.scores import LEVEL, METRICS, Interval, Score, draws, interval, score
 from lstm_explain.analyses.probing.threads import one_thread
 from lstm_explain.display import jsonable, table
 from lstm_explain.errors import InputError
@@ -40,7 +40,10 @@ class SparseProbeResult:
         Which units the other folds chose, in order; a count has the first so many.
     fewest : int
         The smallest count whose score is within the interval of the best count's: the number of units that carry the label, as far as
-        these groups can tell. Where the best one's interval reaches chance, none do.
+        these groups can tell. Where `above_chance` is false, none do.
+    above_chance : bool
+        Whether the best count's score is above chance, of so many counts that might have been the best: by the largest excess of any
+        count's score over its own in each sample of groups (Romano & Wolf 2005), at 2.5 % on that side.
     untrained : tuple of Interval
         The twins' mean score of each count; empty without twins.
     above : tuple of Interval
@@ -59,6 +62,7 @@ class SparseProbeResult:
     scores: tuple[Interval, ...]
     chosen: NDArray[np.int64]
     fewest: int
+    above_chance: bool
     untrained: tuple[Interval, ...]
     above: tuple[Interval, ...]
     fewest_untrained: int | None
@@ -81,7 +85,7 @@ class SparseProbeResult:
     @property
     def chance(self) -> float:
         """What a probe that knows nothing scores."""
-        return {"binary": 0.5, "categorical": 1 / max(1, len(self.classes)), "continuous": 0.0}[self.kind]
+        return _chance(self.kind, self.classes)
 
     def score_of(self, count: int) -> Interval:
         """The score of one of the counts.
@@ -97,7 +101,7 @@ class SparseProbeResult:
 
     def __repr__(self) -> str:
         few, best = self.score_of(self.fewest), self.score_of(self.best)
-        carried = "" if best.low > self.chance else "; no count is above chance"
+        carried = "" if self.above_chance else "; no count is above chance"
         twins = f"; untrained {self.untrained[self.counts.index(self.fewest)].value:.3f} with as many" if self.twins else "; not controlled"
         return (
             f"<SparseProbe: {self.fewest} of {self.units} units, {self.metric} {few.value:.3f}, within the interval of the best "
@@ -209,6 +213,7 @@ def sparse_probe(
         scores=scores,
         chosen=chosen,
         fewest=asked[fewest_within(scores)],
+        above_chance=_lowest(curves, times) > _chance(own.truth.kind, own.truth.classes),
         untrained=untrained,
         above=tuple(interval(one, times, other) for one, other in zip(curves, means, strict=True)) if twins else (),
         fewest_untrained=asked[fewest_within(untrained)] if twins else None,
@@ -254,6 +259,17 @@ def _curves(rows: Rows, fold: NDArray[np.int64], counts: tuple[int, ...], groups
             unconverged += not told.converged
     everywhere = np.ones(len(fold), dtype=bool)
     return [score(truth, one, rows.groups, fold, groups, everywhere) for one in predicted], chosen, unconverged
+
+
+def _chance(kind: Kind, classes: tuple[str, ...]) -> float:
+    return {"binary": 0.5, "categorical": 1 / max(1, len(classes)), "continuous": 0.0}[kind]
+
+
+def _lowest(curves: list[Score], times: NDArray[np.float64]) -> float:
+    """How low the best score may be, at 2.5 %, of all that might have been the best."""
+    value = np.array([float(one(np.ones((1, times.shape[1])))[0]) for one in curves])
+    excess = np.stack([one(times) for one in curves]) - value[:, None]
+    return float(value.max() - np.quantile(excess.max(0)[np.isfinite(excess).all(0)], (1 + LEVEL) / 2))
 
 
 def _best(scores: tuple[Interval, ...]) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lstm_explain.nn.lstm import PeepholeLSTM, PeepholeLSTMCell
 from lstm_explain.recording.runner import Layer
 
+ALPHA = 0.05
 FEWEST = 39
 """Sets of units that a claim is held against: half of the layer's, or so many where that is fewer, as far as there are as many."""
 
@@ -109,3 +110,13 @@ def matched(units: tuple[int, ...], variance: NDArray[np.float64], norms: NDArra
             one.append(nearest)
         sets.append(tuple(sorted(one)))
     return sets
+
+
+def bar(values: NDArray[np.float64]) -> int:
+    """The matched set of the least effect that a claim must still do more than, of effects ``(set,)``.
+
+    With more than that it is among the largest 5 % of them, itself counted; of fewer than 19 it must be above all.
+    """
+    # 5 % of 20 are 1, whatever the rounding.
+    may = max(int(ALPHA * (1 + len(values)) + 1e-9) - 1, 0)
+    return int(np.argsort(-values, kind="stable")[may])

@@ -14,17 +14,21 @@ from lstm_explain.recording.runner import Layer
 from lstm_explain.verdicts.verification.asked import Label
 from lstm_explain.verdicts.verification.claim import Claim
 from lstm_explain.verdicts.verification.listener import Listener
-from lstm_explain.verdicts.verification.matched import matched, outgoing
+from lstm_explain.verdicts.verification.matched import bar, matched, outgoing
 from lstm_explain.verdicts.verification.patched import Patched, Slopes, at_once, pairs, patched
 
 _BATCH = 16
 
 
 class Slope(NamedTuple):
-    """A claim's slope, as `bounds.of_slopes` takes it ``(group,)``, and the same of its matched sets ``(set,)``."""
+    """A claim's slope, as `bounds.of_slopes` takes it ``(group,)``, and the values of its matched sets ``(set,)``.
+
+    ``above`` are the sums of how far the slope is above that of the matched set that it must pass; NaN where nothing is matched.
+    """
 
     sums: NDArray[np.float64]
     steps: NDArray[np.float64]
+    above: NDArray[np.float64]
     matched: NDArray[np.float64]
 
 
@@ -104,7 +108,9 @@ class Patching:
     def _slope(self, claim: Claim, slopes: Slopes) -> Slope:
         label = [one.name for one in self._labels].index(claim.label)
         at, others = self._at[tuple(claim.units)], [self._at[one] for one in self._matched[tuple(claim.units)]]
-        return Slope(slopes.sums[at, label], slopes.steps[label], slopes.value[others, label])
+        own, values = slopes.sums[at, label], slopes.value[others, label]
+        above = own - slopes.sums[others[bar(values)], label] if others else np.full_like(own, np.nan)
+        return Slope(own, slopes.steps[label], above, values)
 
     def used(self, claim: Claim) -> Slope:
         """The rise of the loss per difference of labels."""

@@ -11,12 +11,12 @@ from lstm_explain.display import jsonable, number, table
 from lstm_explain.trajectory import Padding
 from lstm_explain.verdicts.verification.bounds import Bounds
 from lstm_explain.verdicts.verification.claim import Claim
+from lstm_explain.verdicts.verification.matched import ALPHA
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 Verdict = Literal["shown", "not shown", "not controlled"]
-ALPHA = 0.05
 LEAST = 0.01
 """A share of the way that is worth the name: with less a unit moves the output the right way, and next to not at all."""
 
@@ -70,16 +70,22 @@ class Used:
         The mean change of the loss over all steps.
     matched : ndarray ``(set,)``
         The same effect of sets of other units of the layer, the most alike first in how much they vary and how strongly they are read.
+    above : Bounds
+        How far the effect is above that of the matched set it must pass to be among the largest 5 % with them, or, of fewer than 19, to be
+        the largest; NaN in a layer without other units.
     noop : float
         The largest change of the loss at one step when units hold their own values: rounding.
     verdict : {"shown", "not shown", "not controlled"}
-        *Shown* where the interval of the family is above `noop` and at most 5 % of the matched sets, the claim's own units counted with
-        them, do as much; of fewer than 19 none may. *Not controlled* in a layer without other units.
+        *Shown* where the interval of the family is above `noop` for `effect` and above zero for `above`. What is uncertain are the groups
+        of sequences: over these, the chance that any claim is shown that in truth has no effect, or isn't among the largest 5 %, is at
+        most 5 % each. The other units are taken as they are, not as draws: of many units that do something, the largest is larger than
+        the rest, and may be shown. *Not controlled* in a layer without other units.
     """
 
     effect: Bounds
     change: float
     matched: NDArray[np.float64]
+    above: Bounds
     noop: float
 
     @property
@@ -92,7 +98,7 @@ class Used:
         """What the leg comes to."""
         if not len(self.matched):
             return "not controlled"
-        return "shown" if _stands_out(self.as_much, self.matched) and self.effect.family_low > self.noop else "not shown"
+        return "shown" if self.above.family_low > 0 and self.effect.family_low > self.noop else "not shown"
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +112,15 @@ class Suffices:
         far as outputs go with the label when nothing is patched.
     matched : ndarray ``(set,)``
         The same of the matched sets of `Used`.
+    above : Bounds
+        As that of `Used`.
     verdict : {"shown", "not shown", "not controlled"}
-        *Shown* where the interval of the family is above `LEAST`, and it stands out from the matched sets as `Used` must.
+        *Shown* where the interval of the family is above `LEAST` for `share` and above zero for `above`, as of `Used`.
     """
 
     share: Bounds
     matched: NDArray[np.float64]
+    above: Bounds
 
     @property
     def as_much(self) -> int:
@@ -123,11 +132,7 @@ class Suffices:
         """What the leg comes to."""
         if not len(self.matched):
             return "not controlled"
-        return "shown" if _stands_out(self.as_much, self.matched) and self.share.family_low > LEAST else "not shown"
-
-
-def _stands_out(as_much: int, matched: NDArray[np.float64]) -> bool:
-    return as_much == 0 or (1 + as_much) / (1 + len(matched)) <= ALPHA
+        return "shown" if self.above.family_low > 0 and self.share.family_low > LEAST else "not shown"
 
 
 _WORDS = ("knows", "is used", "suffices")
@@ -297,6 +302,7 @@ class VerificationResult:
                 "effect": one.used.effect.value,
                 "effect_family_low": one.used.effect.family_low,
                 "matched_as_much": one.used.as_much,
+                "above_matched_family_low": one.used.above.family_low,
                 "share": one.suffices.share.value,
                 "share_family_low": one.suffices.share.family_low,
                 "knows": one.knows.verdict,

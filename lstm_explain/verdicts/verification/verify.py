@@ -61,7 +61,8 @@ def verify(
     A leg that falls is *not shown*, which isn't "not so": where several units carry the same, each alone may do nothing, and ``units=`` of
     a `Claim` tests them together. And what stands for the label may be something that goes with it: a label is as good as the person who
     made it. Claims should come from elsewhere than the sequences they are tested on. Of many claims each leg is corrected for their
-    number: the chance that it stands for any claim of which it is false is at most 5 %.
+    number: over draws of groups, the chance that it stands for any claim of which it is false is at most 5 %. "More than other units" is
+    false of a unit whose effect isn't among the largest 5 % of these, itself counted; which units there are isn't taken as drawn.
 
     Parameters
     ----------
@@ -247,8 +248,10 @@ def _verified(
     """The legs of each claim, each with the intervals of the family."""
     over = above(knowing)
     used, suffices = ([getattr(found[one.layer], leg)(one) for one in claims] for leg in ("used", "suffices"))
-    effects, shares = (
-        of_slopes(np.stack([one.sums for one in leg]), np.stack([one.steps for one in leg]), times) for leg in (used, suffices)
+    effects, more, shares, further = (
+        of_slopes(np.stack(sums), np.stack([one.steps for one in leg]), times)
+        for leg in (used, suffices)
+        for sums in ([one.sums for one in leg], [one.above for one in leg])
     )
     return tuple(
         Verified(
@@ -260,8 +263,8 @@ def _verified(
                 over[at],
                 knowing[at].p_value,
             ),
-            Used(effects[at], found[one.layer].change(one), used[at].matched, found[one.layer].noop),
-            Suffices(shares[at], suffices[at].matched),
+            Used(effects[at], found[one.layer].change(one), used[at].matched, more[at], found[one.layer].noop),
+            Suffices(shares[at], suffices[at].matched, further[at]),
         )
         for at, one in enumerate(claims)
     )

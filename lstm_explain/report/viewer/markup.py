@@ -1,0 +1,85 @@
+"""The viewer's part of a page: its elements, its style and its one script."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from lstm_explain.analyses.selection.select import THRESHOLD
+from lstm_explain.display import number
+from lstm_explain.report.measure import AFTER, BEFORE, CONTEXTS
+from lstm_explain.report.viewer.packed import LEVELS, Packed
+from lstm_explain.report.viewer.view import View
+
+
+class Part(NamedTuple):
+    """What goes into a page."""
+
+    html: Markup
+    css: str
+    script: str
+    units: Mapping[str, Sequence[int]]
+    """Those that it holds, by layer."""
+
+
+def part(view: View, packed: Packed) -> Part:
+    """The viewer of what was packed."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    # Escaping would change what the script reads; that there is no "<" in the JSON, and only base64 in the blocks, is what packing sees to.
+    safe = packed._replace(island=Markup(packed.island), blocks={name: Markup(block) for name, block in packed.blocks.items()})
+    html = environment.from_string(_own("viewer.html.jinja")).render(
+        packed=safe, intro=_intro(view, packed), method=_method(view), cut=_cut(view, packed), threshold=THRESHOLD
+    )
+    return Part(Markup(html), _own("viewer.css"), _own("viewer.js"), packed.facts["units"])
+
+
+@cache
+def _own(name: str) -> str:
+    return (files("lstm_explain.report.viewer") / name).read_text(encoding="utf-8")
+
+
+def _intro(view: View, packed: Packed) -> str:
+    shown = "text" if view.tokens is not None else "series" if view.series is not None else "steps, without what was read,"
+    return (
+        f"Every colour is what one unit of the network held after reading that step. Here are {number(view.steps)} steps of {shown} from "
+        f"{number(len(view.pieces))} sequence{'' if len(view.pieces) == 1 else 's'}, with {number(packed.facts['units_shown'])} units: "
+        "choose one by list, by number or in the scatter, and a signal; the line under the text says what stands at the cursor."
+    )
+
+
+def _method(view: View) -> str:
+    why = (
+        f" What an output hangs on is {view.why.what} with each of the first {number(view.why.contributions.shape[1])} steps replaced by "
+        "the baseline, one at a time (occlusion: Zeiler & Fergus 2014); red raised it. Such contributions don’t claim to add up: beside "
+        "them stands what replacing all of these steps together does beyond their sum."
+        if view.why is not None
+        else ""
+    )
+    contexts = (
+        f" The {number(CONTEXTS)} contexts are the highest places of each unit over all sequences, {number(BEFORE)} steps before and "
+        f"{number(AFTER)} after; they were picked because they are extreme."
+        if view.contexts is not None
+        else ""
+    )
+    return (
+        f"The sequences were recorded again, certified as above. Values are shown in {LEVELS + 1} levels from a gate’s 0 to 1, or from a "
+        "state’s largest size downwards to upwards, an error of at most 0.2 % of that range; exact ones are in viewer.safetensors. Colours "
+        "have one scale for all units of a layer, from which the largest 1 % of a state without bounds stick out. The rank is among the "
+        f"layer’s units in this page, the highest first. Gold is a value that isn’t finite.{contexts}{why}"
+    )
+
+
+def _cut(view: View, packed: Packed) -> str:
+    facts = packed.facts
+    units = (
+        f"all {number(facts['units_in_all'])} units"
+        if facts["units_shown"] == facts["units_in_all"]
+        else f"{number(facts['units_shown'])} of {number(facts['units_in_all'])} units: those that claims were made about, or that are "
+        "first in one of the orders"
+    )
+    steps = f"all {number(view.steps)} steps" if view.steps == view.all_steps else f"{number(view.steps)} of {number(view.all_steps)} steps"
+    whole = view.steps == view.all_steps and facts["units_shown"] == facts["units_in_all"]
+    return f"Here are {steps} and {units}.{'' if whole else ' A larger page, by --max-mb, holds more.'}"

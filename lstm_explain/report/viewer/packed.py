@@ -1,0 +1,195 @@
+"""From a `View` to what stands in the page: bytes for values, one JSON for the rest; cut to the size that there is for it."""
+
+import base64
+import gzip
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+from numpy.typing import NDArray
+
+from lstm_explain.display import jsonable
+from lstm_explain.report.viewer.painted import Painted
+from lstm_explain.report.viewer.view import View
+from lstm_explain.trajectory import is_gate
+
+LEVELS = 254
+"""Values are whole numbers from 0 to this, evenly spaced from a unit's lowest to its highest possible one; 255 isn't finite."""
+NOT_FINITE = 255
+FEW = 24
+"""Units from whose size that of all is estimated."""
+BEYOND = 0.99
+"""Of a state without bounds, this share of all values is within the scale of colours; what lies beyond has the last colour."""
+COLOURS = {
+    kind: [to_hex(colormaps[name](share)) for share in np.linspace(0, 1, 33)] for kind, name in (("gate", "viridis"), ("signed", "RdBu_r"))
+}
+"""As in the figures; what lies between is interpolated."""
+
+
+class Packed(NamedTuple):
+    """What a page holds of a view."""
+
+    island: str
+    """The JSON, without any character that could end its element."""
+    blocks: Mapping[str, str]
+    """Values of each layer and signal, ``"0 cell_state"``: bytes ``(unit, step)``, compressed, in base64."""
+    values: Mapping[str, NDArray[np.float32]]
+    """The same values, exact, by ``"l0.cell_state"``."""
+    facts: dict[str, Any]
+    """What is shown and what was cut, for `report.json`."""
+
+    @property
+    def size(self) -> int:
+        """In bytes of the page."""
+        return len(self.island) + sum(map(len, self.blocks.values()))
+
+
+def packed(view: View, budget: int) -> Packed:
+    """As many units as fit into so many bytes, the most interesting first; one at least."""
+    few = _pack(view, view.units[:FEW])
+    # Sizes go nearly with the number of units.
+    count = max(1, min(len(view.units), int(FEW * budget / few.size)))
+    while (made := _pack(view, view.units[:count])).size > budget and count > 1:
+        count = max(1, min(count - 1, int(count * budget / made.size)))
+    return made
+
+
+def _pack(view: View, chosen: tuple[tuple[str, int], ...]) -> Packed:
+    layers: list[dict[str, Any]] = []
+    blocks, exact = {}, {}
+    for name, seen in view.layers.items():
+        units = sorted(unit for layer, unit in chosen if layer == name)
+        if not units:
+            continue
+        signals = []
+        for signal, values in seen.signals.items():
+            own = values[units]
+            low, high = _ends(signal, own)
+            blocks[f"{len(layers)} {signal}"] = _squeezed(_bytes(own, low, high))
+            exact[f"{name}.{signal}"] = own
+            signals.append({"name": signal, "low": low, "high": high, "scale": _scale(signal, values)})
+        layers.append(
+            {
+                "name": name,
+                "kind": seen.kind,
+                "memory": seen.memory,
+                "units": units,
+                "of": len(seen.signals[seen.memory]),
+                "signals": signals,
+                "orders": [{"what": order.what, "values": order.values[name][units]} for order in view.orders if name in order.values],
+                "contexts": _contexts(view, name, units),
+            }
+        )
+    rank = {one: at for at, one in enumerate(chosen)}
+    meta = {
+        "pieces": [piece._asdict() for piece in view.pieces],
+        "tokens": view.tokens,
+        "series": None if view.series is None else view.series.T,
+        "feature_names": view.feature_names,
+        "steps": view.steps,
+        "layers": layers,
+        "interest": [[rank[(layer["name"], unit)] for unit in layer["units"]] for layer in layers],
+        "first": _first(layers, chosen[0]),
+        "levels": LEVELS,
+        "not_finite": NOT_FINITE,
+        "colours": COLOURS,
+        "why": _why(view.why),
+    }
+    facts = {
+        "pieces": [piece._asdict() for piece in view.pieces],
+        "steps": view.steps,
+        "steps_in_all": view.all_steps,
+        "units": {layer["name"]: layer["units"] for layer in layers},
+        "units_shown": len(chosen),
+        "units_in_all": len(view.units),
+        "levels": LEVELS,
+        "holds_inputs": view.inputs,
+        "values": "viewer.safetensors",
+    }
+    return Packed(_island(meta), blocks, exact, facts)
+
+
+def _first(layers: list[dict[str, Any]], one: tuple[str, int]) -> tuple[int, int]:
+    """The places of the layer and the unit that are shown first."""
+    at = [layer["name"] for layer in layers].index(one[0])
+    return at, layers[at]["units"].index(one[1])
+
+
+def _ends(signal: str, values: NDArray[np.float32]) -> tuple[list[float], list[float]]:
+    """The lowest and highest value that each unit's bytes stand for: of a gate 0 and 1, else as far up as down, so that 0 is exact."""
+    if is_gate(signal):
+        return [0.0] * len(values), [1.0] * len(values)
+    finite = np.where(np.isfinite(values), np.abs(values), 0.0).max(1) if values.shape[1] else np.ones(len(values))
+    if signal != "cell_state" and (finite <= 1).all():
+        finite = np.ones(len(values))
+    high = [float(one) if one > 0 else 1.0 for one in finite.astype(np.float64)]
+    return [-one for one in high], high
+
+
+def _bytes(values: NDArray[np.float32], low: list[float], high: list[float]) -> NDArray[np.uint8]:
+    below, above = np.array(low)[:, None], np.array(high)[:, None]
+    finite = np.isfinite(values)
+    level = np.round((np.where(finite, values, 0.0) - below) / (above - below) * LEVELS)
+    return np.where(finite, np.clip(level, 0, LEVELS), NOT_FINITE).astype(np.uint8)
+
+
+def _scale(signal: str, values: NDArray[np.float32]) -> list[float]:
+    """From where to where the colours go, the same for all units of the layer."""
+    if is_gate(signal):
+        return [0.0, 1.0]
+    sizes = np.abs(values[np.isfinite(values)])
+    if not len(sizes) or (signal != "cell_state" and sizes.max() <= 1):
+        return [-1.0, 1.0]
+    end = float(f"{max(float(np.quantile(sizes, BEYOND)), 1e-6):.2g}")
+    return [-end, end]
+
+
+def _squeezed(values: NDArray[np.uint8]) -> str:
+    return base64.b64encode(gzip.compress(values.tobytes(), 6, mtime=0)).decode()
+
+
+def _contexts(view: View, name: str, units: list[int]) -> list[list[dict[str, Any]]] | None:
+    """Each unit's top contexts; numbers that were read are left to the series above."""
+    if view.contexts is None or name not in view.contexts.layers:
+        return None
+    found = view.contexts.layers[name]
+    return [
+        [
+            {
+                "value": round(one.value, 4),
+                "sequence": one.sequence,
+                "step": one.step,
+                "at": one.at,
+                "read": one.read if isinstance(one.read, tuple) else None,
+                "values": [round(value, 3) for value in one.values.tolist()],
+            }
+            for one in found.of(unit)
+        ]
+        for unit in units
+    ]
+
+
+def _why(why: Painted | None) -> dict[str, Any] | None:
+    """Contributions as bytes from -127 to 127 of each output's own largest."""
+    if why is None:
+        return None
+    largest = np.abs(why.contributions).max(1)
+    share = why.contributions / np.where(largest > 0, largest, 1.0)[:, None]
+    return {
+        "what": why.what,
+        "whole": why.whole,
+        "outputs": len(why.output),
+        "steps": why.contributions.shape[1],
+        "largest": [float(f"{one:.3g}") for one in largest.tolist()],
+        "output": [float(f"{one:.4g}") for one in why.output.tolist()],
+        "residual": [float(f"{one:.2g}") for one in why.residual.tolist()],
+        "contributions": _squeezed(np.round(share * 127 + 128).astype(np.uint8)),
+    }
+
+
+def _island(meta: Mapping[str, Any]) -> str:
+    """ASCII throughout, lone surrogates too, and no "<" that could end the element or open another."""
+    return json.dumps(jsonable(meta), ensure_ascii=True, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

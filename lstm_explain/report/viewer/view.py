@@ -1,0 +1,173 @@
+"""`View`: some of what was read, every value of every unit while it was, and what is known about the units."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lstm_explain.analyses.contexts.result import ContextsResult
+from lstm_explain.display import number
+from lstm_explain.errors import InputError
+from lstm_explain.recording.recording import Recording
+from lstm_explain.recording.runner import record
+from lstm_explain.report.measure import Measured
+from lstm_explain.report.reads import reads
+from lstm_explain.report.section import Section
+from lstm_explain.report.viewer.orders import Order, interest, orders
+from lstm_explain.report.viewer.painted import Painted, painted
+from lstm_explain.study import Study
+
+PIECES = 4
+"""So many stretches of the data at most, from different sequences."""
+
+
+class Piece(NamedTuple):
+    """A stretch of one sequence."""
+
+    sequence: int
+    group: str
+    start: int
+    stop: int
+
+
+class Seen(NamedTuple):
+    """One layer's values while the pieces were read, one after the other."""
+
+    kind: str
+    memory: str
+    signals: Mapping[str, NDArray[np.float32]]
+    """Each ``(unit, step)``; a hidden state that is projected has other units and isn't among them."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class View:
+    """What the viewer can show.
+
+    Attributes
+    ----------
+    pieces : tuple of Piece
+    tokens : tuple of str or None
+        Of all pieces, one after the other; None where series are shown, or nothing of what was read.
+    series : ndarray ``(step, feature)`` or None
+    feature_names : tuple of str
+    layers : mapping of str to Seen
+    units : tuple of (layer, unit)
+        The most interesting first.
+    orders : tuple of Order
+        By what units can be put in order.
+    contexts : ContextsResult or None
+        Where each unit is highest over all that was read; None where nothing of it is shown.
+    all_steps : int
+        How many steps the study has.
+    why : Painted or None
+        What each step of the first piece contributed to later outputs.
+    """
+
+    pieces: tuple[Piece, ...]
+    tokens: tuple[str, ...] | None
+    series: NDArray[np.float64] | None
+    feature_names: tuple[str, ...]
+    layers: Mapping[str, Seen]
+    units: tuple[tuple[str, int], ...]
+    orders: tuple[Order, ...]
+    contexts: ContextsResult | None
+    all_steps: int
+    why: Painted | None = None
+
+    @property
+    def steps(self) -> int:
+        """How many steps all pieces have."""
+        return sum(piece.stop - piece.start for piece in self.pieces)
+
+    @property
+    def holds(self) -> tuple[str, ...]:
+        """What of the inputs it shows, in words."""
+        if not self.inputs:
+            return ()
+        found = (
+            () if self.contexts is None or self.tokens is None else (f"up to {number(self.contexts.count)} contexts of each unit shown",)
+        )
+        return (f"{number(self.steps)} {'tokens' if self.tokens is not None else 'steps of series'} in the viewer", *found)
+
+    @property
+    def inputs(self) -> bool:
+        """Whether what was read is shown."""
+        return self.tokens is not None or self.series is not None
+
+
+def view(study: Study, measured: Measured, sections: Mapping[str, Section], steps: int) -> View:
+    """Read some of a study again, and keep all of it.
+
+    Parameters
+    ----------
+    sections : mapping of str to Section
+        By name: what they found about units, and where the text of the page's first picture begins.
+    steps : int
+        About so many.
+    """
+    device = next(study.model.parameters()).device
+    pieces = _pieces(study, sections, steps)
+    parts: list[Recording] = []
+    for piece in pieces:
+        with torch.no_grad(), record(study.model, lengths=[piece.stop]) as recording:
+            study.model(study.inputs[piece.sequence : piece.sequence + 1, : piece.stop].to(device))
+        parts.append(recording)
+    layers = {name: _seen(name, parts, pieces) for name in parts[0]}
+    known = orders(measured, sections)
+    read = [reads(study, piece.sequence, piece.start, piece.stop) for piece in pieces] if measured.inputs else []
+    numeric = bool(read) and isinstance(read[0], np.ndarray)
+    return View(
+        pieces=pieces,
+        tokens=tuple(token for part in read for token in part) if read and not numeric else None,
+        series=np.concatenate(read) if numeric else None,
+        feature_names=tuple(study.feature_names or ()) if numeric else (),
+        layers=layers,
+        units=interest({name: len(layer.signals[layer.memory]) for name, layer in layers.items()}, known, sections),
+        orders=known,
+        contexts=measured.contexts,
+        all_steps=study.steps,
+        why=_painted(study, pieces[0], layers) if measured.inputs else None,
+    )
+
+
+def _painted(study: Study, piece: Piece, layers: Mapping[str, Seen]) -> Painted | None:
+    """What each step contributed, of a study that says which output it is about and a model that takes replaced steps."""
+    try:
+        return painted(study, piece.sequence, piece.start, piece.stop, back=any(name.endswith("_reverse") for name in layers))
+    except InputError:
+        return None
+
+
+def _pieces(study: Study, sections: Mapping[str, Section], steps: int) -> tuple[Piece, ...]:
+    """Half of it the stretch that the page's picture of a unit shows, the rest from sequences that are evenly spaced."""
+    whole = torch.as_tensor([study.inputs.shape[1]] * len(study.inputs) if study.lengths is None else study.lengths).tolist()
+    shown = sections["unit_text"].numbers
+    first, start = int(shown.get("sequence", 0)), int(shown.get("start", 0))
+    if steps >= sum(whole):
+        return tuple(_piece(study, row, 0, length) for row, length in enumerate(whole))
+    spread = np.linspace(0, len(whole) - 1, min(len(whole), PIECES)).round().astype(int).tolist()
+    pieces = [_piece(study, first, start, min(whole[first], start + -(-steps // 2)))]
+    others = [row for row in spread if row != first][: PIECES - 1]
+    for n, row in enumerate(others):
+        left = steps - sum(piece.stop - piece.start for piece in pieces)
+        if left > 0:
+            pieces.append(_piece(study, row, 0, min(whole[row], -(-left // (len(others) - n)))))
+    return tuple(pieces)
+
+
+def _piece(study: Study, row: int, start: int, stop: int) -> Piece:
+    return Piece(row, "" if study.groups is None else str(study.groups[row]), start, stop)
+
+
+def _seen(name: str, parts: list[Recording], pieces: tuple[Piece, ...]) -> Seen:
+    first = parts[0][name]
+    width = first.signal(first.memory).shape[2]
+    signals = {}
+    for signal in first.signals:
+        if first.signal(signal).shape[2] == width:
+            each = [part[name].signal(signal)[0, piece.start : piece.stop].float() for part, piece in zip(parts, pieces, strict=True)]
+            signals[signal] = torch.cat(each).T.contiguous().cpu().numpy()
+    return Seen(first.kind, first.memory, signals)

@@ -16,16 +16,17 @@ model is graded by as a loss of each step, ``(what it returned, rows) -> (row, t
 ...         out = self.layer(self.front(x))[0]
 ...         return self.head(out[:, -1] if self.last else out)
 
-*A classifier over series*: an output for each sequence, not for each step. Its class stands at every step as a label, and so does the loss.
+*A classifier over series*: an output for each sequence, which stands at each step, as do class and loss. Groups hold several classes.
 
->>> x, y = torch.randn(12, 20, 3), torch.arange(12) % 2
+>>> x, y = torch.randn(24, 20, 3), torch.arange(24) % 2
 >>> model = Network(nn.Identity(), nn.LSTM(3, 8, batch_first=True), nn.Linear(8, 2), last=True)
+>>> def output(logits):
+...     return logits[:, None].expand(-1, 20, -1)
 >>> def loss(logits, rows):
 ...     return cross_entropy(logits, y[rows], reduction="none")[:, None].expand(-1, 20)
->>> Study(
-...     model, x, feature_names=["ax", "ay", "az"], labels={"class": y[:, None].expand(-1, 20)}, loss=loss, target=(1,), name="gestures"
-... )
-<Study 'gestures': Network, 12 sequences, 240 steps>
+>>> label, groups = {"class": y[:, None].expand(-1, 20)}, [n // 2 for n in range(24)]
+>>> Study(model, x, labels=label, groups=groups, output=output, loss=loss, target=(-1, 1), feature_names=[*"xyz"], name="gestures")
+<Study 'gestures': Network, 24 sequences, 480 steps>
 
 *A tagger*: an output for each step, of sentences that are as long as they are.
 
@@ -44,13 +45,12 @@ model is graded by as a loss of each step, ``(what it returned, rows) -> (row, t
 >>> read = torch.randint(len(letters), (12, 31))
 >>> model = Network(nn.Embedding(len(letters), 6), nn.LSTM(6, 8, 2, batch_first=True), nn.Linear(8, len(letters)))
 >>> def loss(logits, rows):
-...     return cross_entropy(logits.mT, read[rows, 1:], reduction="none")
+...     return cross_entropy(logits.mT, read[rows, 1 : 1 + logits.shape[1]], reduction="none")
 >>> text = [[letters[one] for one in row] for row in read[:, :-1].tolist()]
->>> after_space = np.array([[one == " " for one in row] for row in text])
->>> Study(
-...     model, read[:, :-1], tokens=text, next_tokens=list(letters), loss=loss, labels={"after_space": after_space}, groups=[0, 1, 2] * 4
-... )
-<Study 'study': Network, 12 sequences, 360 steps>
+>>> label = {"after_space": np.array([[one == " " for one in row] for row in text])}
+>>> more = {"groups": [*"abcdefghijkl"], "places": [Place("the last letter", 0, (29, 4))]}
+>>> Study(model, read[:, :-1], tokens=text, next_tokens=letters, labels=label, loss=loss, **more, name="a text")
+<Study 'a text': Network, 12 sequences, 360 steps>
 
 *A forecaster*: numbers in and numbers out. A label may be a number too; it is read off the states by a linear fit.
 
@@ -58,7 +58,7 @@ model is graded by as a loss of each step, ``(what it returned, rows) -> (row, t
 >>> model = Network(nn.Identity(), nn.GRU(2, 8, batch_first=True), nn.Linear(8, 1))
 >>> x, future = series[:, :-1], series[:, 1:, :1]
 >>> def loss(predicted, rows):
-...     return (predicted - future[rows]).square().mean(-1)
+...     return (predicted - future[rows][:, : predicted.shape[1]]).square().mean(-1)
 >>> mean = (x[:, :, 0].cumsum(1) / torch.arange(1, 41)).numpy()
 >>> rising = np.diff(x[:, :, 0].numpy(), axis=1, prepend=0) > 0
 >>> Study(model, x, feature_names=["load", "wind"], labels={"mean": mean, "rising": rising}, loss=loss, target=(-1, 0), name="load")
@@ -129,7 +129,8 @@ class Study:
         What stands for "nothing was there", as `lx.attribute` takes it; zero if left out.
     loss : callable, optional
         ``(what the model returned, rows) -> (row, time)``, what the model is graded by at each step, in nats where there are
-        `next_tokens`; `rows` says which sequences, as a slice or a tensor of their numbers: ``targets[rows]`` are theirs.
+        `next_tokens`; `rows` says which sequences, as a slice or a tensor of their numbers: ``targets[rows]`` are theirs. What was
+        returned may be of the first steps only.
     next_tokens : sequence of str, optional
         Of a model that predicts the next token: the token that each class of the last axis of ``output(what the model returned)``
         stands for.

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lstm_explain.study import Study
 
-_FILES = ("weights", "inputs", "lengths", "labels", "groups", "window", "vocabulary", "model_arg")
+_FILES = ("weights", "inputs", "lengths", "labels", "groups", "window", "features", "vocabulary", "model_arg")
 
 
 def add(options: argparse.ArgumentParser) -> None:
     """Add them."""
     files = options.add_argument_group(
         "a model and files, without a study",
-        "Only --model names code that is run. --lengths, --labels and --groups take a file (.npy, .npz, .safetensors, .csv), or else the "
-        "name of an array or a column of the inputs' file.",
+        "Of these only --model names code that is run. --lengths, --labels and --groups take a file (.npy, .npz, .safetensors, .csv), "
+        "or else the name of an array or a column of the inputs' file.",
     )
     files.add_argument(
         "--model",
@@ -51,6 +51,12 @@ def add(options: argparse.ArgumentParser) -> None:
         help="what is true after each step (batch, time), or of each sequence (batch); each array and column is a label; may be repeated",
     )
     files.add_argument("--groups", metavar="FILE|NAME", help="which sequences belong together (batch)")
+    files.add_argument(
+        "--features",
+        type=lambda names: names.split(","),
+        metavar="NAME,NAME",
+        help="the columns of a .csv that the model reads, in order; left out, all but the labels, the group and the sequence",
+    )
     files.add_argument("--window", type=_steps, metavar="N", help="cut one long series, or a text, into sequences of N steps")
     files.add_argument(
         "--vocabulary", type=Path, metavar="FILE.json", help="of a .txt: a list of its characters in the order of their numbers, or a map"

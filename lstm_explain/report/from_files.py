@@ -46,6 +46,8 @@ class Files:
         The same, any number of them: each array and each column is a label.
     window : int, optional
         One series is cut into sequences of so many steps.
+    features : sequence of str, optional
+        The columns of a table that the model reads, in order; by default all that nothing else is asked of.
     vocabulary : Path, optional
         The number of each character of a text.
     """
@@ -58,6 +60,7 @@ class Files:
     labels: Sequence[str] = ()
     groups: str | None = None
     window: int | None = None
+    features: Sequence[str] | None = None
     vocabulary: Path | None = None
 
 
@@ -116,6 +119,8 @@ def study_of(files: Files) -> Study:
 
 def _read(files: Files) -> _Read:
     kind, path = files.inputs.suffix.lower(), files.inputs
+    if files.features is not None and kind != ".csv":
+        raise InputError(f"needed inputs in a .csv with --features, got {path}")
     if kind == ".txt":
         text = text_of(path)
         return _Read(_symbols(text, files), _windows([slice(0, len(text))], files.window), {}, tokens=text)
@@ -143,7 +148,14 @@ def _table(files: Files) -> _Read:
     """A table's rows are steps; the columns that nothing else is asked of are features."""
     names, rows = table(files.inputs)
     asked = {SEQUENCE, files.groups, *files.labels}
-    features = [at for at in range(len(rows[0])) if names is None or names[at] not in asked]
+    if files.features is not None:
+        if unknown := [one for one in files.features if one not in (names or ())]:
+            raise InputError(
+                f"needed features among the columns of {files.inputs}, {', '.join(names or ()) or 'no names'}, got {unknown[0]!r}"
+            )
+        features = [(names or []).index(one) for one in files.features]
+    else:
+        features = [at for at in range(len(rows[0])) if names is None or names[at] not in asked]
     if not features:
         raise InputError(
             f"needed a column of numbers in {files.inputs} that isn't a label, a group or the sequence, got {', '.join(names or ())}"

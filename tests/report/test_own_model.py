@@ -31,7 +31,7 @@ def study(tmp_path):
             name: str(tmp_path / asked[name]) if "." in asked[name] else asked[name] for name in ("lengths", "groups") if name in asked
         }
         labels = [str(tmp_path / one) if "." in one else one for one in asked.get("labels", ())]
-        rest = {name: asked[name] for name in ("arguments", "window") if name in asked}
+        rest = {name: asked[name] for name in ("arguments", "window", "features") if name in asked}
         return study_of(Files(f"{MODELS}:{model}", tmp_path / inputs, labels=labels, **paths, **beside, **rest))
 
     return study
@@ -89,6 +89,12 @@ def test_a_table_says_which_sequence_a_row_belongs_to(study, tmp_path):
     assert made.labels["wet"].tolist()[0] == [0, -1, 1] and made.labels["wet"].tolist()[1][:2] == [1, 0]
     windowed = study("x.csv", labels=["wet"], groups="who", window=2)
     assert windowed.lengths == [2, 1, 2] and windowed.groups == ["ann", "ann", "bob"]
+
+
+def test_a_table_may_hold_what_the_model_does_not_read(study, tmp_path):
+    (tmp_path / "x.csv").write_text("date,b,a,wet\n1 May,1,2,0\n2 May,3,4,1\n", encoding="utf-8")
+    made = study("x.csv", features=["a", "b"], labels=["wet"])
+    assert made.inputs.tolist() == [[[2, 1], [4, 3]]] and made.feature_names == ["a", "b"] and made.labels["wet"].tolist() == [[0, 1]]
 
 
 def test_one_series_of_numbers_is_features_by_step(study, tmp_path):
@@ -258,6 +264,21 @@ def test_a_damaged_file_of_weights_is_one_line(tmp_path, content, message):
     assert "\n" not in str(refused.value) and "weights_only" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "saved, message",
+    [
+        ({"a": {"w": torch.zeros(1)}, "b": {"w": torch.zeros(1)}}, "needed one state dict, tensors by name, in .*, got 2 of them"),
+        ({"epoch": 3, "optimizer": {"state": {}}}, "got a dict without one"),
+        ({}, "got a dict without one"),
+        ([torch.zeros(1)], "got a list without one"),
+    ],
+)
+def test_a_checkpoint_without_one_state_dict_is_one_line(tmp_path, saved, message):
+    torch.save(saved, tmp_path / "w.pt")
+    with pytest.raises(lx.WeightsError, match=message):
+        load_weights(torch.nn.LSTM(2, 3), tmp_path / "w.pt")
+
+
 @pytest.mark.parametrize("form", ["safetensors", "torch.save", "legacy"])
 def test_weights_that_are_cut_short_anywhere_are_one_line(tmp_path, form):
     model = torch.nn.LSTM(2, 3)
@@ -317,6 +338,9 @@ def array_file(array):
         (csv_file("a,g\n1,2\n2,3\n"), {"groups": "g"}, "needed one group for each sequence, got several in sequence 0: 2, 3"),
         (csv_file("a,b\n1,2\n"), {"labels": ["c"]}, "or an array or column of .*, which has a, b, got 'c'"),
         (csv_file("a,b\n1,2\n"), {"labels": ["a", "b"]}, "needed a column of numbers in .*, got a, b"),
+        (csv_file("a,b\n1,2\n"), {"features": ["a", "c"]}, "needed features among the columns of .*, a, b, got 'c'"),
+        (csv_file("1,2\n"), {"features": ["a"]}, "needed features among the columns of .*, no names, got 'a'"),
+        (array_file(X), {"features": ["a"]}, "needed inputs in a .csv with --features"),
         (csv_file("a,b\n1,2\n"), {"lengths": "b"}, "needed no --lengths with"),
         (array_file(X), {"window": 3}, r"needed one series to cut by --window, got sequences of shape \(2, 5, 2\)"),
         (array_file(np.array(["a", "b"])), {}, "needed numbers as inputs"),
@@ -424,4 +448,6 @@ def test_the_command_reports_on_files(tmp_path, capsys):
     text, facts = page.read_text(encoding="utf-8"), json.loads((page.parent / "report.json").read_text(encoding="utf-8"))
     assert "Forecaster of small_models.py:forecaster" in text and "6 sequences from 3 groups of data.npz" in text
     assert "Of y there is one value for each sequence" in text
-    assert facts["sections"]["overview"]["about"]["weights"] == "w.safetensors" and str(tmp_path) not in json.dumps(facts)
+    # The command is shown as it was typed; nothing else says where files were.
+    assert str(tmp_path) in facts.pop("again") and str(tmp_path) not in json.dumps(facts)
+    assert facts["sections"]["overview"]["about"]["weights"] == "w.safetensors"

@@ -302,6 +302,7 @@ PARTS = {
     "attributions": attributions,
     "verify": verify,
     "verify_alike": verify_alike,
+    "verify_two": lambda seed: verify_alike(seed, 2),
     "verify_many": verify_many,
     "report": report,
     "planted": known,

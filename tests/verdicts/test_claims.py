@@ -38,6 +38,8 @@ def share_of(low=0.02, others=(0.0,) * 19, above=0.1):
         (effect_of(low=1e-10), "not shown"),  # no more than what rounding does
         (effect_of(low=-0.1), "not shown"),
         (effect_of(above=0.0), "not shown"),  # no more than units like it, as far as these groups can tell
+        (effect_of(others=(0.51, *(0.1,) * 18)), "not shown"),  # that it does more than all others isn't so for all claims at once
+        (effect_of(others=(0.51, *(0.1,) * 38)), "shown"),  # of forty two may do as much
         (effect_of(others=()), "not controlled"),
         (share_of(), "shown"),
         (share_of(low=0.005), "not shown"),  # not worth the name

@@ -62,7 +62,8 @@ def verify(
     a `Claim` tests them together. And what stands for the label may be something that goes with it: a label is as good as the person who
     made it. Claims should come from elsewhere than the sequences they are tested on. Of many claims each leg is corrected for their
     number: over draws of groups, the chance that it stands for any claim of which it is false is at most 5 %. "More than other units" is
-    false of a unit whose effect isn't among the largest 5 % of these, itself counted; which units there are isn't taken as drawn.
+    false of a unit whose effect isn't among the largest 5 % of these, itself counted, and held so only as far as simulation goes
+    (`Used`); which units there are isn't taken as drawn.
 
     Parameters
     ----------

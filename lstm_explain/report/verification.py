@@ -308,8 +308,9 @@ def _method(asked: _Asked, result: VerificationResult, what: str) -> str:
         f"({number(result.donors)} for each), {what} changes more at steps where that sequence’s label differs than where it doesn’t, "
         f"and, by an interval for all claims, more than all but 5 % of matched units do, which are the nearest in the ranks of how much "
         f"they vary and of the norm of the weights that read them ({weights}). It suffices: the output moves along the "
-        f"direction in which outputs of other groups go with the label, as a share of how far they go with it. Read were the first {number(asked.read.steps)} steps of {number(len(asked.read.rows))} "
-        f"sequences from {number(result.groups)} groups, in {number(result.passes)} passes; intervals are from "
+        f"direction in which outputs of other groups go with the label, as a share of how far they go with it. Read were the first "
+        f"{number(asked.read.steps)} steps of {number(len(asked.read.rows))} sequences from {number(result.groups)} groups, in "
+        f"{number(result.passes)} passes; intervals are from "
         f"{number(result.resamples)} bootstrap draws of groups. The patched runs are certified: {certificates}."
     )
 

@@ -259,7 +259,7 @@ class Moments:
 
     @property
     def by_chance(self) -> NDArray[np.float64]:
-        """Covariances by chance, ``(draw, unit, unit)``: of a circle the rows are as they were, unless moved `apart`; over n steps."""
+        """Covariances by chance, ``(draw, unit, unit)``, over n steps; of a circle the rows are as they were, unless moved `apart`."""
         whole = self.covariance
         if self.null == "circular_shifts":
             return whole[1:]
@@ -268,7 +268,12 @@ class Moments:
         apart = (np.stack(means) - self.mean) * np.sqrt(steps)[:, None]
         signs = np.stack([self._signs(one) for one in drawn_by], axis=1)
         turned = (signs * apart).transpose(0, 2, 1) @ (signs * apart)
-        return np.asarray(whole[0] + (self.turned + turned - apart.T @ apart) / self.n)
+        mean = (np.sqrt(steps)[:, None] * signs * apart).sum(1) / self.n
+        covariance = whole[0] + (self.turned + turned - apart.T @ apart) / self.n - mean[:, :, None] * mean[:, None, :]
+        # About means of their own, as the units are, these lack as many directions; each unit then gets back the variance that it has.
+        own = np.diagonal(covariance, axis1=1, axis2=2)
+        scale = np.sqrt(np.divide(np.diag(whole[0]), own, out=np.ones_like(own), where=own > 0))
+        return np.asarray(covariance * scale[:, :, None] * scale[:, None, :])
 
     @property
     def constant(self) -> NDArray[np.bool_]:

@@ -288,15 +288,15 @@ def test_from_twenty_sequences_on_units_are_turned_upside_down_in_some_of_them(a
         (one if at % 2 else other).update(steps)
     other.merge(one)
     assert whole.null == other.null == "sign_flips"
-    mean, draws, expected = np.concatenate(sequences).mean(0), 2 if apart else 4, 0.0
-    for steps in sequences:
-        by = int.from_bytes(blake2b(steps.tobytes(), digest_size=16).digest())
-        signs = np.where(np.random.default_rng([1, by]).random((draws, 4)) < 0.5, -1, 1)
-        turned = signs[:, None] * (steps - steps.mean(0)), signs * (steps.mean(0) - mean)
-        # Without the products of the two, which add up to nothing in each sequence.
-        expected = expected + turned[0].transpose(0, 2, 1) @ turned[0] + len(steps) * turned[1][:, :, None] * turned[1][:, None]
-    for found in (whole, other):
-        np.testing.assert_allclose(found.by_chance, expected / whole.n, rtol=0, atol=1e-12)
+    everything, draws = np.concatenate(sequences), 2 if apart else 4
+    by = [int.from_bytes(blake2b(steps.tobytes(), digest_size=16).digest()) for steps in sequences]
+    signs = [np.where(np.random.default_rng([1, one]).random((draws, 4)) < 0.5, -1, 1) for one in by]
+    for draw in range(draws):
+        turned = np.concatenate([own[draw] * (steps - everything.mean(0)) for own, steps in zip(signs, sequences, strict=True)])
+        # About its own mean, and with each unit's own variance.
+        turned *= everything.std(0) / turned.std(0)
+        for found in (whole, other):
+            np.testing.assert_allclose(found.by_chance[draw], np.cov(turned.T, bias=True), rtol=0, atol=1e-12)
 
 
 def test_moments_know_what_never_changed():

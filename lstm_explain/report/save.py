@@ -52,7 +52,7 @@ def write(directory: Path, report: "Report", formats: Sequence[str]) -> None:
     if "json" in formats:
         text = json.dumps({**report.facts, "viewer": shown.facts}, indent=1, ensure_ascii=False, allow_nan=False)
         (directory / "report.json").write_text(encodable(text) + "\n", encoding="utf-8")
-        (directory / "viewer.safetensors").write_bytes(as_safetensors(dict(shown.values)))
+        (directory / "viewer.safetensors").write_bytes(as_safetensors({encodable(name): exact for name, exact in shown.values.items()}))
     if "html" in formats:
         (directory / "index.html").write_text(page(report, images, part(report.view, shown), formats), encoding="utf-8")
     if "md" in formats:

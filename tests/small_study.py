@@ -124,6 +124,21 @@ def rare_label():
     return make(labels={"even": make().labels["even"], "once": once})
 
 
+def spelled():
+    """Claims about a network whose memory is known, one right and one wrong, over text that it predicts."""
+    from speller import study
+
+    symbols = study(turned=20).inputs
+    return study(
+        turned=20,
+        labels={"was_b": np.repeat(symbols[:, ::2].numpy(), 2, axis=1) == 1},
+        groups=[n % 10 for n in range(40)],
+        claims=[lx.Claim("lstm.l0", 0, "was_b"), lx.Claim("lstm.l0", 3, "was_b")],
+        name="speller",
+        about={"what": "a speller"},
+    )
+
+
 def target():
     return make(places=[], target=(-1, 2), tokens=None)
 

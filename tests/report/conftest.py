@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import pytest
 
+from lstm_explain import studies as bundled
 from lstm_explain.report.command import main
+from lstm_explain.report.named import stem
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 STUDIES = Path(__file__).parents[1] / "small_study.py"
@@ -38,16 +40,16 @@ class Reported(NamedTuple):
 
 @pytest.fixture(scope="session")
 def report_of(tmp_path_factory):
-    """The report on one of small_study.py's studies, by its name, or on any by ``FILE.py:NAME``; a test that writes makes its own."""
+    """The report on one of small_study.py's studies, or any that the command knows. A test that writes into it makes its own."""
     made = {}
 
     def report_of(study, *options):
         if (study, options) not in made:
             directory, out, err = tmp_path_factory.mktemp("reports"), io.StringIO(), io.StringIO()
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                named = study if ":" in study else f"{STUDIES}:{study}"
+                named = study if ":" in study or study in bundled.STUDIES else f"{STUDIES}:{study}"
                 code = main(["--study", named, "--out", str(directory), "--quiet", *options])
-            made[study, options] = Reported(code, out.getvalue(), err.getvalue(), directory / f"{Path(named.partition(':')[0]).stem}-001")
+            made[study, options] = Reported(code, out.getvalue(), err.getvalue(), directory / f"{stem(named)}-001")
         return made[study, options]
 
     return report_of

@@ -1,6 +1,6 @@
 """Does the network use what its cells know? Units held at another sequence's values, and what that does to the loss."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -95,7 +95,7 @@ def section(study: Study, measured: Measured) -> Section:
         ),
         numbers=jsonable(
             {
-                "layers": {one.layer: one.to_dict() for one in found},
+                "layers": {one.layer: one.to_dict() | _beyond(one) for one in found},
                 "best": asked[0].best,
                 "matched": asked[0].matched,
                 "label": label,
@@ -113,6 +113,15 @@ def section(study: Study, measured: Measured) -> Section:
             }
         ),
     )
+
+
+def _beyond(result: AblationResult) -> dict[str, Any]:
+    """What is shown that the result has in other words only."""
+    assert result.removal is not None
+    return {
+        "loss_with_all_held": result.effects.clean + float(result.removal.change[-1]),
+        "largest_difference_held": result.ablated_certificate.worst.worst,
+    }
 
 
 def _chosen(study: Study, measured: Measured, read: Read, label: str | None) -> _Asked:

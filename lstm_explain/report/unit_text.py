@@ -14,6 +14,7 @@ from lstm_explain.plots._text import short
 from lstm_explain.recording.runner import record
 from lstm_explain.report.measure import Measured
 from lstm_explain.report.section import Picture, Section, nothing
+from lstm_explain.report.words import called
 from lstm_explain.study import Study
 
 TOKENS, COLUMNS = 1100, 88
@@ -53,7 +54,7 @@ def section(study: Study, measured: Measured) -> Section:
         marks=truth[row, : lengths[row]] == 1,
     )
     words = label.replace("_", " ")
-    group = f" of {study.groups[row]}" if study.groups is not None else ""
+    group = f" of {called(study.groups[row])}" if study.groups is not None else ""
     lines = [len(line) for line in "".join(map(short, stretch.tokens)).split("\n")]
     drawn, (ax,) = panels(0.6 + 0.095 * min(max(lines), COLUMNS), 1.0 + 0.19 * sum(1 + n // COLUMNS for n in lines))
     plot(

@@ -166,7 +166,7 @@ def _are_series(study: Study) -> bool:
 
 
 def _picture(study: Study, inputs: bool, place: Place, result: AttributionResult, row: dict[str, Any], at: int, start: int) -> Picture:
-    said = f"{row['output']:.2f}, {row['baseline_output']:.2f} at the baseline, residual {row['residual']:.0e}"
+    said = f"{number(row['output'])}, {number(row['baseline_output'])} at the baseline, residual {row['residual']:.1g}"
     next_token = ""
     if study.tokens is not None:
         tokens = list(study.tokens[place.sequence])

@@ -2,7 +2,7 @@
 
 import hashlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -13,6 +13,7 @@ from lstm_explain import __version__
 from lstm_explain.display import jsonable
 from lstm_explain.report.section import Section
 from lstm_explain.report.summary import summary
+from lstm_explain.studies import STUDIES
 from lstm_explain.study import Study
 
 SCHEMA = 2
@@ -51,6 +52,13 @@ def facts(study: Study, sections: Sequence[Section], held: Sequence[str], *, see
             section.name: jsonable({"title": section.title, "finding": section.finding, **section.numbers}) for section in sections
         },
     }
+
+
+def again(facts: Mapping[str, Any]) -> str:
+    """The command that makes the same report; where a study of one's own is, and what it is called there, only its owner knows."""
+    study = facts["study"] if facts["study"] in STUDIES else "FILE.py:FUNCTION"
+    kept_out = "" if facts["inputs"]["shown"] else " --no-inputs"
+    return f"python -m lstm_explain.report --study {study} --seed {facts['seed']} --device {facts['device']}{kept_out}"
 
 
 def _model_hash(model: nn.Module) -> str:

@@ -138,7 +138,7 @@ def _finding(compared: ComparisonResult, held: list[FaithfulnessResult]) -> str:
     rho, low, high = (float(each[0, 1]) for each in (compared.signed.median, compared.signed.low, compared.signed.high))
     return (
         f"Over {number(len(compared.valid))} sequences, {question.replace('it names', 'they name')}: {verdict.rpartition(',')[0]}; they "
-        f"and occlusion agree with a rank correlation of {rho:.2f} [{low:.2f}, {high:.2f}] at the median."
+        f"and occlusion agree with a rank correlation of {rho:z.2f} [{low:z.2f}, {high:z.2f}] at the median."
     )
 
 
@@ -158,7 +158,7 @@ def _pictures(compared: ComparisonResult, held: FaithfulnessResult) -> tuple[Pic
     figure, (ax,) = panels(6.2, 4.6)
     plot(compared, ax, kind="matrix")
     pairs = compared.signed.median[np.triu_indices(len(compared.names), 1)]
-    alt = f"Rank correlations between {len(compared.names)} methods, medians from {np.nanmin(pairs):.2f} to {np.nanmax(pairs):.2f}."
+    alt = f"Rank correlations between {len(compared.names)} methods, medians from {np.nanmin(pairs):z.2f} to {np.nanmax(pairs):z.2f}."
     return (Picture("attribution_deletion", curve, fall), Picture("attribution_agreement", figure, alt))
 
 
@@ -173,7 +173,7 @@ def _agreement(compared: ComparisonResult) -> Table:
     for one in range(len(names)):
         for other in range(one + 1, len(names)):
             agreements = (compared.signed, compared.size, compared.overlap)
-            cells = (f"{of.median[one, other]:.2f} [{of.low[one, other]:.2f}, {of.high[one, other]:.2f}]" for of in agreements)
+            cells = (f"{of.median[one, other]:z.2f} [{of.low[one, other]:z.2f}, {of.high[one, other]:z.2f}]" for of in agreements)
             rows.append((f"{names[one]}, {names[other]}", *cells))
     first = f"first {compared.fraction:.0%} in common (by chance {compared.chance:.0%})"
     return Table(

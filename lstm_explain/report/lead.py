@@ -36,9 +36,9 @@ def _legs(one: Verified, window: int) -> list[dict[str, Any]]:
     knows, used, suffices = one.knows, one.used, one.suffices
     names = {"window": f"the last {window} inputs", "majority": "a constant"}
     closest = names.get(knows.closest, "an untrained network")
-    score, control = _number(knows.score, ".2f"), _number(knows.controls[knows.closest], ".2f")
+    score, control = _number(knows.score, "z.2f"), _number(knows.controls[knows.closest], "z.2f")
     effect = _number(used.effect.value, "+.3g")
-    share = _number(100 * suffices.share.value, ".0f")
+    share = _number(100 * suffices.share.value, "z.0f")
     matched = counted(len(used.matched), "comparable unit" if len(one.claim.units) == 1 else "comparable set of units")
     return [
         _leg("knows", knows.verdict, f"{knows.metric} {score}", f"{control} for {closest}", knows.score),

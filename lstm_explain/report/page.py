@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from lstm_explain.report.facts import again
 from lstm_explain.report.policy import policy
 from lstm_explain.report.viewer.markup import Part
-from lstm_explain.report.words import shown, token
+from lstm_explain.report.words import sentence, shown, token
 
 if TYPE_CHECKING:
     from lstm_explain.report.result import Report
@@ -27,6 +28,7 @@ def page(report: "Report", images: Mapping[str, tuple[str, bytes]], viewer: Part
         name=report.study.name,
         sections=report.sections,
         facts=report.facts,
+        again=again(report.facts),
         summary=report.facts["summary"],
         formats=formats,
         # Our own style sheet and script, not a reader's text: escaping them would change the bytes that the policy's hashes are of.
@@ -51,5 +53,5 @@ def _environment() -> Environment:
         # Every text on its way onto the page, whoever wrote it.
         finalize=readable,
     )
-    environment.filters["token"] = token
+    environment.filters |= {"token": token, "sentence": sentence}
     return environment

@@ -64,7 +64,7 @@ def section(study: Study, measured: Measured) -> Section:
     names = [gate.replace("_gate", "") for gate in result.gates]
     share = f"{left} of {number(of)} {keeps} ({left / of:.1%})"
     shown = (
-        [f"Halves of the data disagree on a unit's share by {np.median(gaps):.3f} in the median and {gaps.max():.2f} at most"]
+        [f"Halves of the data disagree on a unit's share by {np.median(gaps):z.3f} in the median and {gaps.max():z.2f} at most"]
         if gaps is not None and len(gaps)
         else []
     )
@@ -102,7 +102,7 @@ def section(study: Study, measured: Measured) -> Section:
         brief=(
             f"{share.capitalize()} are closed more than half the time, and {number(right)} open"
             + (
-                f"; on halves of the data a unit’s share differs by {np.median(gaps):.3f} at the median."
+                f"; on halves of the data a unit’s share differs by {np.median(gaps):z.3f} at the median."
                 if gaps is not None and len(gaps)
                 else "; there are no two groups to compare."
             )

@@ -98,6 +98,6 @@ def _list(medians: dict[str, float], longest: int) -> str:
     def say(value: float) -> str:
         if np.isnan(value):
             return "not a number"
-        return f"{value:.1f} steps" if np.isfinite(value) else f"more than {longest} steps"
+        return f"{value:z.1f} steps" if np.isfinite(value) else f"more than {longest} steps"
 
     return f"the median cell's half-life is {' and '.join(f'{say(value)} in {name}' for name, value in medians.items())}"

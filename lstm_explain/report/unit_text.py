@@ -61,26 +61,26 @@ def section(study: Study, measured: Measured) -> Section:
         stretch,
         ax,
         columns=COLUMNS,
-        title=f"{layer} unit {unit}, {state.replace('_', ' ')}: AUC {score.value:.2f} for “{words}” on text it was not chosen on",
+        title=f"{layer} unit {unit}, {state.replace('_', ' ')}: AUC {score.value:z.2f} for “{words}” on text it was not chosen on",
     )
     cells = len(measured.probing.cells)
-    control = f"the best cell of an untrained network has {twin:.3f}" if np.isfinite(twin) else "no untrained network stands beside it"
+    control = f"the best cell of an untrained network has {twin:z.3f}" if np.isfinite(twin) else "no untrained network stands beside it"
     said = (
-        f"Unit {unit} of {layer} by itself tells “{words}” on text that had no part in its choice: AUC {score.value:.2f}, where 1 is "
+        f"Unit {unit} of {layer} by itself tells “{words}” on text that had no part in its choice: AUC {score.value:z.2f}, where 1 is "
         f"always right and 0.5 is chance; {control}."
     )
     return Section(
         name="unit_text",
         title="One unit, reading",
         finding=(
-            f"Of {number(cells)} cells, unit {unit} of {layer} tells “{words}” best: AUC {score.value:.3f} ({score.low:.3f} to "
-            f"{score.high:.3f}) on text that had no part in its choice; {control}."
+            f"Of {number(cells)} cells, unit {unit} of {layer} tells “{words}” best: AUC {score.value:z.3f} ({score.low:z.3f} to "
+            f"{score.high:z.3f}) on text that had no part in its choice; {control}."
         ),
         pictures=(
             Picture(
                 "unit_text",
                 drawn,
-                f"Text{group} coloured by the {state.replace('_', ' ')} of {layer} unit {unit}; AUC {score.value:.2f} for {words}.",
+                f"Text{group} coloured by the {state.replace('_', ' ')} of {layer} unit {unit}; AUC {score.value:z.2f} for {words}.",
             ),
         ),
         method=(

@@ -58,7 +58,7 @@ def section(study: Study, measured: Measured) -> Section:
         tables=(_table(study, measured),),
         method=(
             f"Linear probes: logistic regression for classes, ridge for numbers, fitted on some of {number(result.groups)} groups and "
-            f"scored on the others, in {number(result.folds)} folds; every {_ordinal(result.stride)} step of each sequence was kept for "
+            f"scored on the others, in {number(result.folds)} folds; {_every(result.stride)} of each sequence was kept for "
             "classes and scores, and ridge fits use all steps. Each layer's cell and hidden state was probed; the best is shown. "
             + _controls(result, bool(selective))
             + "The best cell was chosen on the folds that it isn't scored on, and so was the best one of every control. "
@@ -160,10 +160,10 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _ordinal(n: int) -> str:
+def _every(n: int) -> str:
     if n < 4:
-        return ("single", "second", "third")[n - 1]
-    return f"{n}{'th' if 10 < n % 100 < 14 else {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th')}"
+        return ("every step", "every second step", "every third step")[n - 1]
+    return f"every {n}{'th' if 10 < n % 100 < 14 else {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th')} step"
 
 
 def _table(study: Study, measured: Measured) -> Table:

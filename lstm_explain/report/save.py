@@ -69,6 +69,7 @@ def _drawn(picture: Picture, kind: str) -> bytes:
     buffer = BytesIO()
     with matplotlib.style.context(STYLE):
         picture.figure.savefig(buffer, format=kind, metadata=_METADATA[kind])
-    # Where everything stands is found once, not again for each kind of file, which takes as long as drawing it.
-    picture.figure.set_layout_engine("none")
+    # Where everything stands is found once. A figure that has an engine for it, were it one that does nothing, is drawn twice for a file.
+    with matplotlib.rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+        picture.figure.set_layout_engine(None)
     return buffer.getvalue()

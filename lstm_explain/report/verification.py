@@ -220,7 +220,7 @@ def _legs(one: Verified) -> str:
     knows, used, share = one.knows, one.used, one.suffices.share
     return (
         f"{knows.metric} {knows.score:z.2f} beside {knows.controls[knows.closest]:z.2f} ({knows.closest.split(' ')[0]}), "
-        f"{number(used.as_much)} of {number(len(used.matched))} matched units as much used, {share.value:.0%} of the way".replace("%", " %")
+        f"{number(used.as_much)} of {number(len(used.matched))} matched units as much used, {100 * share.value:z.0f} % of the way"
     )
 
 
@@ -288,7 +288,7 @@ def _table(result: VerificationResult) -> Table:
                 f"{knows.p_value:z.3f}",
                 f"{effect.value:+.3g} [{effect.family_low:+.2g}, {effect.family_high:+.2g}]",
                 f"{one.used.as_much} of {len(one.used.matched)}",
-                f"{share.value:.1%} [{share.family_low:.1%}, {share.family_high:.1%}]".replace("%", " %"),
+                f"{share.value:z.1%} [{share.family_low:z.1%}, {share.family_high:z.1%}]".replace("%", " %"),
                 one.verdict,
             )
         )

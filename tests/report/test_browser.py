@@ -20,6 +20,7 @@ def test_every_picture_shows_and_nothing_sticks_out(opened, address, scheme, wid
     assert tab.evaluate("document.images.length") >= 10
     assert tab.evaluate("window.pwned") is None
     assert tab.evaluate("document.documentElement.scrollWidth") <= WINDOWS[width]["width"]
+    assert tab.evaluate("[...document.querySelectorAll('.legs td')].every((one) => one.clientWidth > 100 && one.clientHeight < 160)")
     # What is wider scrolls by itself, and a caption stays in sight.
     assert tab.evaluate("[...document.querySelectorAll('caption span')].every((one) => one.getBoundingClientRect().right <= innerWidth)")
     paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")

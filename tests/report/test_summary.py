@@ -35,6 +35,10 @@ def test_the_best_claims_legs_are_those_that_were_verified(spelled):
             exact["suffices"]["share"]["value"],
         )
         assert [leg["verdict"] for leg in claim["legs"]] == [exact[name]["verdict"] for name in ("knows", "used", "suffices")]
+        assert knows["control"].startswith(f"{max(exact['knows']['controls'].values()):.2f} for ")
+        for leg, name, value in ((used, "used", "effect"), (suffices, "suffices", "share")):
+            matched, own = exact[name]["matched"], exact[name][value]["value"]
+            assert leg["control"] == f"{sum(one >= own for one in matched)} of {len(matched)} comparable units as much"
         assert claim["unit"] == f"lstm.l0 unit {unit}" and claim["verdict"] == exact["verdict"]
         for leg in claim["legs"]:
             shown = float(re.findall(r"[-+]?[\d.]+", leg["value"])[-1]) / (100 if "%" in leg["value"] else 1)

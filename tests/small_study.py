@@ -124,6 +124,47 @@ def rare_label():
     return make(labels={"even": make().labels["even"], "once": once})
 
 
+def spelled():
+    """Claims about a network whose memory is known, one right and one wrong, over text that it predicts."""
+    return _spelled()
+
+
+def secret():
+    """The same, with a token that is in no other text."""
+    return _spelled("zyzzyva")
+
+
+def secret_series():
+    """Numbers of which one is in no other result."""
+    drawn = torch.randn(8, 12, 2, generator=torch.Generator().manual_seed(0))
+    drawn[:, 3:5] = 7.1234567
+    return lx.Study(
+        nn.LSTM(2, 3, batch_first=True),
+        drawn,
+        labels={"high": drawn[..., 0].numpy() > 0.3},
+        target=(-1, 2),
+        loss=lambda output, rows: (output[0][..., 0] - drawn[rows, :, 0]).square(),
+    )
+
+
+def _spelled(a="a"):
+    from speller import study
+
+    symbols = study(turned=20).inputs
+    tokens = (a, "b", ".")
+    return study(
+        turned=20,
+        tokens=[[tokens[symbol] for symbol in row] for row in symbols.tolist()],
+        next_tokens=tokens,
+        labels={"was_b": np.repeat(symbols[:, ::2].numpy(), 2, axis=1) == 1},
+        groups=[n % 10 for n in range(40)],
+        claims=[lx.Claim("lstm.l0", 0, "was_b"), lx.Claim("lstm.l0", 3, "was_b")],
+        places=[lx.Place("a letter", 1, (6, 0))],
+        name="speller",
+        about={"what": "a speller"},
+    )
+
+
 def target():
     return make(places=[], target=(-1, 2), tokens=None)
 

@@ -52,8 +52,8 @@ def _legs(ax: Axes, result: VerificationResult) -> None:
         np.arange(3) + 0.5,
         [
             "knows: score above\nits closest control",
-            "is used: rise of the loss where the\nlabel differs; matched units as much",
-            "suffices: share of the way\nto the other label's output",
+            "is used: rise of the loss\nwhere the label differs;\nmatched units as much",
+            "suffices: share of the way\nto the other output",
         ],
     )
     ax.xaxis.tick_top()

@@ -1,6 +1,6 @@
 """Does the network use what its cells know? Units held at another sequence's values, and what that does to the loss."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -95,7 +95,7 @@ def section(study: Study, measured: Measured) -> Section:
         ),
         numbers=jsonable(
             {
-                "layers": {one.layer: one.to_dict() for one in found},
+                "layers": {one.layer: one.to_dict() | _beyond(one) for one in found},
                 "best": asked[0].best,
                 "matched": asked[0].matched,
                 "label": label,
@@ -114,6 +114,15 @@ def section(study: Study, measured: Measured) -> Section:
         ),
         results={"ablation": {one.layer: one for one in found}},
     )
+
+
+def _beyond(result: AblationResult) -> dict[str, Any]:
+    """What is shown that the result has in other words only."""
+    assert result.removal is not None
+    return {
+        "loss_with_all_held": result.effects.clean + float(result.removal.change[-1]),
+        "largest_difference_held": result.ablated_certificate.worst.worst,
+    }
 
 
 def _chosen(study: Study, measured: Measured, read: Read, label: str | None) -> _Asked:
@@ -168,14 +177,14 @@ def _finding(result: AblationResult, asked: _Asked, label: str | None) -> str:
     rises = effects.shown & (effects.change > 0)
     most = int(np.argmax(effects.change))
     largest = (
-        f"the largest is {effects.change[most]:+.3f} on {effects.clean:.3f} (unit {result.names[most]}; {effects.low[most]:+.3f} to "
-        f"{effects.high[most]:+.3f})"
+        f"the largest is {effects.change[most]:+z.3f} on {effects.clean:z.3f} (unit {result.names[most]}; {effects.low[most]:+z.3f} to "
+        f"{effects.high[most]:+z.3f})"
     )
     if not asked.matched or label is None:
         count = number(int(rises.sum()))
         return f"Of {number(len(result.units))} units of {result.layer}, {count} are shown to raise the loss when held; {largest}."
     n, words, matched = len(asked.best), label.replace("_", " "), number(len(asked.matched))
-    first, second = (f"{median:+.4f}" for median in _medians(result, asked))
+    first, second = (f"{median:+z.4f}" for median in _medians(result, asked))
     return (
         f"Held at what they were in another sequence, {number(int(rises[:n].sum()))} of {number(n)} units of {result.layer} that tell "
         f"“{words}” best are shown to raise the loss, and {number(int(rises[n:].sum()))} of {matched} that are as active "
@@ -193,13 +202,13 @@ def _brief(result: AblationResult, asked: _Asked, label: str | None) -> str:
     if label is None or first is None or second is None:
         return (
             f"{held}, {number(int(rises.sum()))} of {number(len(result.units))} units of {result.layer} make predictions worse; unit "
-            f"{result.names[most]} the most, by {effects.change[most]:+.3f} on a loss of {effects.clean:.3f}."
+            f"{result.names[most]} the most, by {effects.change[most]:+z.3f} on a loss of {effects.clean:z.3f}."
         )
     n = len(asked.best)
     return (
         f"{held}, {number(int(rises[:n].sum()))} of {number(n)} units that tell “{label.replace('_', ' ')}” best make predictions worse, "
-        f"by {first:+.4f} at the median, and so do {number(int(rises[n:].sum()))} of {number(len(asked.matched))} as active ones that "
-        f"don’t tell it, by {second:+.4f}."
+        f"by {first:+z.4f} at the median, and so do {number(int(rises[n:].sum()))} of {number(len(asked.matched))} as active ones that "
+        f"don’t tell it, by {second:+z.4f}."
     )
 
 
@@ -225,14 +234,15 @@ def _pictures(result: AblationResult, asked: _Asked, label: str | None, suffix: 
         Picture(
             f"ablation_effects{suffix}",
             drawn,
-            f"Change of the loss with each of {number(rows)} units of {result.layer} held, sorted: from {effects.change.min():+.4f} to "
-            f"{effects.change.max():+.4f} on {effects.clean:.3f}; {number(int(effects.shown.sum()))} of {number(len(result.units))} shown.",
+            f"Change of the loss with each of {number(rows)} units of {result.layer} held, sorted: from {effects.change.min():+z.4f} "
+            f"to {effects.change.max():+z.4f} on {effects.clean:z.3f}; {number(int(effects.shown.sum()))} of {number(len(result.units))} "
+            "shown.",
         ),
         Picture(
             f"ablation_removal{suffix}",
             curve,
-            f"Loss with ever more units of {result.layer} held, least effect first: {effects.clean:.3f} to "
-            f"{effects.clean + removal.change[-1]:.3f} with {number(len(result.units))}; {number(result.removable or 0)} before a rise is "
+            f"Loss with ever more units of {result.layer} held, least effect first: {effects.clean:z.3f} to "
+            f"{effects.clean + removal.change[-1]:z.3f} with {number(len(result.units))}; {number(result.removable or 0)} before a rise is "
             "shown.",
         ),
     ]
@@ -250,10 +260,10 @@ def _table(result: AblationResult, asked: _Asked, label: str | None) -> Table:
             (
                 unit,
                 kind,
-                f"{effects.change[at]:+.4f}",
-                f"{effects.low[at]:+.4f} to {effects.high[at]:+.4f}",
+                f"{effects.change[at]:+z.4f}",
+                f"{effects.low[at]:+z.4f} to {effects.high[at]:+z.4f}",
                 "shown" if effects.shown[at] else "not shown",
-                *(f"{one.change[at]:+.4f}{'' if one.shown[at] else ' (not shown)'}" for one in classes.values()),
+                *(f"{one.change[at]:+z.4f}{'' if one.shown[at] else ' (not shown)'}" for one in classes.values()),
             )
         )
     words = (label or "").replace("_", " ")

@@ -52,7 +52,7 @@ def section(study: Study, measured: Measured) -> Section:
         name="attribution",
         title="Why this output, here?",
         finding=(
-            f"{_sums(good, len(rows), worst)}; at the median place {near:.0%} of their size falls within {NEAR} steps."
+            f"{_sums(good, len(rows), worst)}; at the median place {near:z.0%} of their size falls within {NEAR} steps."
             + ("" if known is None else f" {known.finding}")
         ),
         brief=known.brief if known else "",
@@ -63,7 +63,7 @@ def section(study: Study, measured: Measured) -> Section:
         method=(
             f"Integrated gradients (Sundararajan, Taly & Yan 2017) from {baseline}, for "
             f"symbols in the space of their embedding, by Gauss-Legendre with 8 to {NODES} nodes, until the attributions add up to the "
-            f"difference between the output and the baseline's within {TOLERANCE:.1%} of it. A step's attribution is the sum over its "
+            f"difference between the output and the baseline's within {TOLERANCE:z.1%} of it. A step's attribution is the sum over its "
             f"features. {chosen if study.places else 'The places are the study’s target in its first sequences.'}"
             f"{known.method if known else ''}"
         ),
@@ -168,7 +168,7 @@ def _are_series(study: Study) -> bool:
 
 
 def _picture(study: Study, inputs: bool, place: Place, result: AttributionResult, row: dict[str, Any], at: int, start: int) -> Picture:
-    said = f"{row['output']:.2f}, {row['baseline_output']:.2f} at the baseline, residual {row['residual']:.0e}"
+    said = f"{number(row['output'])}, {number(row['baseline_output'])} at the baseline, residual {row['residual']:.1g}"
     next_token = ""
     if study.tokens is not None:
         tokens = list(study.tokens[place.sequence])
@@ -187,7 +187,7 @@ def _picture(study: Study, inputs: bool, place: Place, result: AttributionResult
         plot(result, ax, start=start, title=f"why {place.what}? output {said}")
     group = f" of {row['group']}" if row["group"] else ""
     alt = (
-        f"Attributions of the steps before {place.what}{next_token}{group}: output {said}; {row['share_near']:.0%} of their size "
+        f"Attributions of the steps before {place.what}{next_token}{group}: output {said}; {row['share_near']:z.0%} of their size "
         f"falls within {NEAR} steps of it."
     )
     return Picture(f"attribution_{at + 1}", figure, alt)

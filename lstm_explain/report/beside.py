@@ -116,10 +116,10 @@ def costliest(beside: Beside) -> Table:
             (
                 before,
                 _visible(shown.tokens[at]),
-                f"{shown.clean_came[at]:.2f}",
-                f"{_visible(shown.clean[at])} ({shown.clean_top[at]:.2f})",
-                f"{shown.ablated_came[at]:.2f}",
-                f"{_visible(shown.ablated[at])} ({shown.ablated_top[at]:.2f})",
+                f"{shown.clean_came[at]:z.2f}",
+                f"{_visible(shown.clean[at])} ({shown.clean_top[at]:z.2f})",
+                f"{shown.ablated_came[at]:z.2f}",
+                f"{_visible(shown.ablated[at])} ({shown.ablated_top[at]:z.2f})",
             )
         )
     header = ("before", "what came", "its probability", "as it is: most likely", "its probability, held", "held: most likely")

@@ -140,7 +140,7 @@ def _finding(compared: ComparisonResult, held: list[FaithfulnessResult]) -> str:
     rho, low, high = (float(each[0, 1]) for each in (compared.signed.median, compared.signed.low, compared.signed.high))
     return (
         f"Over {number(len(compared.valid))} sequences, {question.replace('it names', 'they name')}: {verdict.rpartition(',')[0]}; they "
-        f"and occlusion agree with a rank correlation of {rho:.2f} [{low:.2f}, {high:.2f}] at the median."
+        f"and occlusion agree with a rank correlation of {rho:z.2f} [{low:z.2f}, {high:z.2f}] at the median."
     )
 
 
@@ -160,7 +160,7 @@ def _pictures(compared: ComparisonResult, held: FaithfulnessResult) -> tuple[Pic
     figure, (ax,) = panels(6.2, 4.6)
     plot(compared, ax, kind="matrix")
     pairs = compared.signed.median[np.triu_indices(len(compared.names), 1)]
-    alt = f"Rank correlations between {len(compared.names)} methods, medians from {np.nanmin(pairs):.2f} to {np.nanmax(pairs):.2f}."
+    alt = f"Rank correlations between {len(compared.names)} methods, medians from {np.nanmin(pairs):z.2f} to {np.nanmax(pairs):z.2f}."
     return (Picture("attribution_deletion", curve, fall), Picture("attribution_agreement", figure, alt))
 
 
@@ -175,9 +175,9 @@ def _agreement(compared: ComparisonResult) -> Table:
     for one in range(len(names)):
         for other in range(one + 1, len(names)):
             agreements = (compared.signed, compared.size, compared.overlap)
-            cells = (f"{of.median[one, other]:.2f} [{of.low[one, other]:.2f}, {of.high[one, other]:.2f}]" for of in agreements)
+            cells = (f"{of.median[one, other]:z.2f} [{of.low[one, other]:z.2f}, {of.high[one, other]:z.2f}]" for of in agreements)
             rows.append((f"{names[one]}, {names[other]}", *cells))
-    first = f"first {compared.fraction:.0%} in common (by chance {compared.chance:.0%})"
+    first = f"first {compared.fraction:z.0%} in common (by chance {compared.chance:z.0%})"
     return Table(
         "Do methods agree? Medians over sequences, 95 % in brackets", ("attributions", "rank correlation", "of sizes", first), tuple(rows)
     )
@@ -188,7 +188,7 @@ def _method(read: _Read, compared: ComparisonResult, held: list[FaithfulnessResu
     return (
         f" Whether such attributions may be trusted is asked of {number(len(read.rows))} sequences, evenly spaced, of which the first "
         f"{number(read.inputs.shape[1])} steps are read and {read.what} is explained, with {NODES} nodes at most, until they "
-        f"add up within {TOLERANCE:.0%} ({checks}). Steps that are "
+        f"add up within {TOLERANCE:z.0%} ({checks}). Steps that are "
         f"taken away get what another sequence had there, drawn {DRAWS} times (deletion and insertion: Petsiuk, Das & Saenko 2018; "
         f"comprehensiveness and sufficiency: DeYoung et al. 2020); infidelity is that of Yeh et al. 2019; weights are drawn anew, {TWINS} "
         f"times, for saliency (Adebayo et al. 2018). Shown means above zero in the interval that holds for all measures at once, from "

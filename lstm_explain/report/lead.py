@@ -13,6 +13,9 @@ from lstm_explain.verdicts.verification.result import VerificationResult, Verifi
 SHOWN = 40
 """Tokens of the excerpt: those of the stretch at which holding the unit costs most."""
 
+ROUNDING = 1e-12
+"""An effect that is no larger is the arithmetic's."""
+
 
 def lead(result: VerificationResult, failed: Verified | None, beside: Mapping[str, Beside]) -> tuple[dict[str, Any], ...]:
     """The best founded claim, and the most plausible one that failed."""
@@ -36,9 +39,9 @@ def _legs(one: Verified, window: int) -> list[dict[str, Any]]:
     knows, used, suffices = one.knows, one.used, one.suffices
     names = {"window": f"the last {window} inputs", "majority": "a constant"}
     closest = names.get(knows.closest, "an untrained network")
-    score, control = _number(knows.score, ".2f"), _number(knows.controls[knows.closest], ".2f")
-    effect = _number(used.effect.value, "+.3g")
-    share = _number(100 * suffices.share.value, ".0f")
+    score, control = _number(knows.score, "z.2f"), _number(knows.controls[knows.closest], "z.2f")
+    effect = _number(used.effect.value, "+.3g") if not abs(used.effect.value) <= ROUNDING else "0"
+    share = _number(100 * suffices.share.value, "z.0f")
     matched = counted(len(used.matched), "comparable unit" if len(one.claim.units) == 1 else "comparable set of units")
     return [
         _leg("knows", knows.verdict, f"{knows.metric} {score}", f"{control} for {closest}", knows.score),

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from lstm_explain.report.section import Section, Table
-from lstm_explain.report.words import shown, token
+from lstm_explain.report.words import sentence, shown, token
 
 if TYPE_CHECKING:
     from lstm_explain.report.result import Report
@@ -31,9 +31,8 @@ def markdown(report: "Report", formats: Sequence[str]) -> str:
             parts += [f"## {title}", "\n".join(f"- {text(one['said'])}" for one in summary[kind])]
     for section in report.sections:
         parts += _section(section, formats)
-    facts = report.facts
-    parts += ["## How to get this again", text(facts["again"])]
-    parts.append("\n".join(f"- {name} {text(value)}" for name, value in facts["versions"].items()))
+    parts += ["## How to get this again", text(report.facts["again"])]
+    parts.append("\n".join(f"- {name} {text(value)}" for name, value in report.facts["versions"].items()))
     return "\n\n".join(parts) + "\n"
 
 
@@ -49,7 +48,7 @@ def _section(section: Section, formats: Sequence[str]) -> list[str]:
     for picture in section.pictures:
         parts.append(text(picture.alt) if kind is None else f"![{text(picture.alt)}](figures/{picture.name}.{kind})")
     parts += [_table(table) for table in section.tables]
-    return [*parts, f"**How it was computed.** {text(section.method)}", f"**What was not found.** {text(section.not_shown)}"]
+    return [*parts, f"**How it was computed.** {text(section.method)}", f"**What was not found.** {text(sentence(section.not_shown))}"]
 
 
 def _table(table: Table) -> str:

@@ -26,7 +26,7 @@ def section(study: Study, measured: Measured) -> Section:
     ]
     card: dict[str, Any] = study.about.get("card", {})
     if measured.loss is not None and math.isfinite(measured.loss):
-        predicts = f"It predicts the next step with {measured.loss:.3f} nats"
+        predicts = f"It predicts the next step with {measured.loss:z.3f} nats"
         parts.append(f"{predicts if study.next_tokens else f'Its loss is {measured.loss:.3g} a step'} on this data")
     if card:
         nats = card["nats_per_character"]
@@ -38,7 +38,7 @@ def section(study: Study, measured: Measured) -> Section:
             own = card["training"]["characters"]
             budgets = f", but was trained on {number(beside['characters'])} characters, and this one on {number(own)}"
             unequal = budgets if beside["characters"] != own else ""
-            parts.append(f"Another bundled network ({beside['model']}) has {beside['test']:.3f} there{unequal}")
+            parts.append(f"Another bundled network ({beside['model']}) has {beside['test']:z.3f} there{unequal}")
     missing = [f"never called: {', '.join(coverage.never_called)}"] if coverage.never_called else []
     missing += [f"not opened: {', '.join(f'{n} ({kind})' for n, kind in coverage.not_opened.items())}"] if coverage.not_opened else []
     if coverage.padding == "unknown":
@@ -102,7 +102,7 @@ def _brief(card: dict[str, Any]) -> str:
     nats = card["nats_per_character"]
     return (
         f"On all held-out test files it needs {nats['test']:.3f} nats per character, where a {nats['ngram']['order']}-gram model needs "
-        f"{nats['ngram']['test']:.3f} and the compressor lzma {nats['lzma']['test']:.3f}."
+        f"{nats['ngram']['test']:z.3f} and the compressor lzma {nats['lzma']['test']:z.3f}."
     )
 
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from lstm_explain.report.policy import policy
 from lstm_explain.report.viewer.markup import Part
-from lstm_explain.report.words import shown, token
+from lstm_explain.report.words import sentence, shown, token
 
 if TYPE_CHECKING:
     from lstm_explain.report.result import Report
@@ -61,5 +61,5 @@ def _environment() -> Environment:
         # Every text on its way onto the page, whoever wrote it.
         finalize=readable,
     )
-    environment.filters["token"] = token
+    environment.filters |= {"token": token, "sentence": sentence}
     return environment

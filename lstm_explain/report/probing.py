@@ -58,7 +58,7 @@ def section(study: Study, measured: Measured) -> Section:
         tables=(_table(study, measured),),
         method=(
             f"Linear probes: logistic regression for classes, ridge for numbers, fitted on some of {number(result.groups)} groups and "
-            f"scored on the others, in {number(result.folds)} folds; every {_ordinal(result.stride)} step of each sequence was kept for "
+            f"scored on the others, in {number(result.folds)} folds; {_every(result.stride)} of each sequence was kept for "
             "classes and scores, and ridge fits use all steps. Each layer's cell and hidden state was probed; the best is shown. "
             + _controls(result, bool(selective))
             + "The best cell was chosen on the folds that it isn't scored on, and so was the best one of every control. "
@@ -155,15 +155,17 @@ def _with_reasons(value: Any) -> Any:
 def _said(name: str, found: LabelProbing) -> str:
     untrained = found.best_control(UNTRAINED)
     beside = "" if untrained is None else f" (untrained {found.spread(2)})"
-    return f"{_words(name)}, {found.metric} {found.probes[found.best].score.value:.2f}{beside}"
+    return f"{_words(name)}, {found.metric} {found.probes[found.best].score.value:z.2f}{beside}"
 
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _ordinal(n: int) -> str:
-    return {1: "", 2: "second ", 3: "third "}.get(n, f"{n}th ").strip() or "single"
+def _every(n: int) -> str:
+    if n < 4:
+        return ("every step", "every second step", "every third step")[n - 1]
+    return f"every {n}{'th' if 10 < n % 100 < 14 else {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th')} step"
 
 
 def _table(study: Study, measured: Measured) -> Table:
@@ -199,18 +201,18 @@ def _table(study: Study, measured: Measured) -> Table:
             (
                 _words(name),
                 found.metric,
-                f"{best.score.value:.2f} ({found.best.replace('_', ' ')})",
-                f"{best.score.low:.2f} to {best.score.high:.2f}",
-                f"{found.controls[MAJORITY].score.value:.2f}",
+                f"{best.score.value:z.2f} ({found.best.replace('_', ' ')})",
+                f"{best.score.low:z.2f} to {best.score.high:z.2f}",
+                f"{found.controls[MAJORITY].score.value:z.2f}",
                 found.spread(2),
                 "–" if window is None else _or_dash(window.score.value),
-                "–" if np.isnan(above.value) else f"{above.value:.2f} ({above.low:.2f} to {above.high:.2f})",
-                f"{cell.unit_score.value:.2f} ({layer.rsplit(' ', 1)[0]} {', '.join(map(str, units))})",
+                "–" if np.isnan(above.value) else f"{above.value:z.2f} ({above.low:z.2f} to {above.high:z.2f})",
+                f"{cell.unit_score.value:z.2f} ({layer.rsplit(' ', 1)[0]} {', '.join(map(str, units))})",
                 _or_dash(found.best_untrained_unit()),
                 "–" if window is None else _or_dash(window.unit_score.value),
                 _or_dash(best.long_range.value),
                 _or_dash(max((one.long_range.value for of, one in found.controls.items() if of.startswith(UNTRAINED)), default=np.nan)),
-                f"{found.p_value:.3f}",
+                f"{found.p_value:z.3f}",
                 found.verdict,
                 found.verdict_long_range if np.isfinite(best.long_range.value) else "no such steps",
             )
@@ -219,4 +221,4 @@ def _table(study: Study, measured: Measured) -> Table:
 
 
 def _or_dash(value: float) -> str:
-    return f"{value:.2f}" if np.isfinite(value) else "–"
+    return f"{value:z.2f}" if np.isfinite(value) else "–"

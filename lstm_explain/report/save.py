@@ -52,7 +52,7 @@ def write(directory: Path, report: "Report", formats: Sequence[str]) -> None:
     if "json" in formats:
         text = json.dumps({**report.facts, "viewer": shown.facts}, indent=1, ensure_ascii=False, allow_nan=False)
         (directory / "report.json").write_text(encodable(text) + "\n", encoding="utf-8")
-        (directory / "viewer.safetensors").write_bytes(as_safetensors(dict(shown.values)))
+        (directory / "viewer.safetensors").write_bytes(as_safetensors({encodable(name): exact for name, exact in shown.values.items()}))
     if "html" in formats:
         (directory / "index.html").write_text(page(report, images, part(report.view, shown), formats), encoding="utf-8")
     if "md" in formats:
@@ -63,6 +63,7 @@ def _drawn(picture: Picture, kind: str) -> bytes:
     buffer = BytesIO()
     with matplotlib.style.context(STYLE):
         picture.figure.savefig(buffer, format=kind, metadata=_METADATA[kind])
-    # Where everything stands is found once, not again for each kind of file, which takes as long as drawing it.
-    picture.figure.set_layout_engine("none")
+    # Where everything stands is found once. A figure that has an engine for it, were it one that does nothing, is drawn twice for a file.
+    with matplotlib.rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+        picture.figure.set_layout_engine(None)
     return buffer.getvalue()

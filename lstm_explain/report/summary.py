@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lstm_explain.report.section import Section
-from lstm_explain.report.words import counted
+from lstm_explain.report.words import counted, sentence
 from lstm_explain.study import Study
 
 KEPT_OUT = "It holds no input values, tokens or contexts: these were kept out"
@@ -16,7 +16,7 @@ def summary(study: Study, sections: Sequence[Section], held: Sequence[str], inpu
     claims = [dict(claim) for section in sections for claim in section.lead]
     tested = found["verification"].numbers.get("tested") if "verification" in found else None
     return {
-        "what": _sentence(study.about.get("what", f"a model, {type(study.model).__name__}")),
+        "what": sentence(study.about.get("what", f"a model, {type(study.model).__name__}")),
         **_data(study, found["overview"].numbers),
         "holds": holds(held, inputs),
         "tested": tested,
@@ -60,7 +60,3 @@ def _data(study: Study, overview: Mapping[str, Any]) -> dict[str, str]:
 
 def _lines(sections: Sequence[Section], kind: str) -> list[dict[str, str]]:
     return [{"section": one.name, "title": one.title, "said": said} for one in sections if (said := getattr(one, kind))]
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."

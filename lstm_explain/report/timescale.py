@@ -56,7 +56,7 @@ def section(study: Study, measured: Measured) -> Section:
     peepholes = (
         " Through its peepholes a cell also reaches itself: the true one-step retention differs from the forget gate by "
         f"{number(float(gap.mean()))} on average and {number(float(gap.max()))} at most, and other cells make up "
-        f"{', '.join(f'{share:.2%} ({name})' for name, share in shares.items())} of the norm of ∂c_t/∂c_(t-1)."
+        f"{', '.join(f'{share:z.2%} ({name})' for name, share in shares.items())} of the norm of ∂c_t/∂c_(t-1)."
         if has_peepholes
         else ""
     )
@@ -99,6 +99,6 @@ def _list(medians: dict[str, float], longest: int) -> str:
     def say(value: float) -> str:
         if np.isnan(value):
             return "not a number"
-        return f"{value:.1f} steps" if np.isfinite(value) else f"more than {longest} steps"
+        return f"{value:z.1f} steps" if np.isfinite(value) else f"more than {longest} steps"
 
     return f"the median cell's half-life is {' and '.join(f'{say(value)} in {name}' for name, value in medians.items())}"

@@ -14,6 +14,7 @@ from lstm_explain.plots._text import short
 from lstm_explain.recording.runner import record
 from lstm_explain.report.measure import Measured
 from lstm_explain.report.section import Picture, Section, nothing
+from lstm_explain.report.words import called
 from lstm_explain.study import Study
 
 TOKENS, COLUMNS = 1100, 88
@@ -53,33 +54,33 @@ def section(study: Study, measured: Measured) -> Section:
         marks=truth[row, : lengths[row]] == 1,
     )
     words = label.replace("_", " ")
-    group = f" of {study.groups[row]}" if study.groups is not None else ""
+    group = f" of {called(study.groups[row])}" if study.groups is not None else ""
     lines = [len(line) for line in "".join(map(short, stretch.tokens)).split("\n")]
     drawn, (ax,) = panels(0.6 + 0.095 * min(max(lines), COLUMNS), 1.0 + 0.19 * sum(1 + n // COLUMNS for n in lines))
     plot(
         stretch,
         ax,
         columns=COLUMNS,
-        title=f"{layer} unit {unit}, {state.replace('_', ' ')}: AUC {score.value:.2f} for “{words}” on text it was not chosen on",
+        title=f"{layer} unit {unit}, {state.replace('_', ' ')}: AUC {score.value:z.2f} for “{words}” on text it was not chosen on",
     )
     cells = len(measured.probing.cells)
-    control = f"the best cell of an untrained network has {twin:.3f}" if np.isfinite(twin) else "no untrained network stands beside it"
+    control = f"the best cell of an untrained network has {twin:z.3f}" if np.isfinite(twin) else "no untrained network stands beside it"
     said = (
-        f"Unit {unit} of {layer} by itself tells “{words}” on text that had no part in its choice: AUC {score.value:.2f}, where 1 is "
+        f"Unit {unit} of {layer} by itself tells “{words}” on text that had no part in its choice: AUC {score.value:z.2f}, where 1 is "
         f"always right and 0.5 is chance; {control}."
     )
     return Section(
         name="unit_text",
         title="One unit, reading",
         finding=(
-            f"Of {number(cells)} cells, unit {unit} of {layer} tells “{words}” best: AUC {score.value:.3f} ({score.low:.3f} to "
-            f"{score.high:.3f}) on text that had no part in its choice; {control}."
+            f"Of {number(cells)} cells, unit {unit} of {layer} tells “{words}” best: AUC {score.value:z.3f} ({score.low:z.3f} to "
+            f"{score.high:z.3f}) on text that had no part in its choice; {control}."
         ),
         pictures=(
             Picture(
                 "unit_text",
                 drawn,
-                f"Text{group} coloured by the {state.replace('_', ' ')} of {layer} unit {unit}; AUC {score.value:.2f} for {words}.",
+                f"Text{group} coloured by the {state.replace('_', ' ')} of {layer} unit {unit}; AUC {score.value:z.2f} for {words}.",
             ),
         ),
         method=(

@@ -220,8 +220,8 @@ def _words(one: Verified) -> str:
 def _legs(one: Verified) -> str:
     knows, used, share = one.knows, one.used, one.suffices.share
     return (
-        f"{knows.metric} {knows.score:.2f} beside {knows.controls[knows.closest]:.2f} ({knows.closest.split(' ')[0]}), "
-        f"{number(used.as_much)} of {number(len(used.matched))} matched units as much used, {share.value:.0%} of the way".replace("%", " %")
+        f"{knows.metric} {knows.score:z.2f} beside {knows.controls[knows.closest]:z.2f} ({knows.closest.split(' ')[0]}), "
+        f"{number(used.as_much)} of {number(len(used.matched))} matched units as much used, {100 * share.value:z.0f} % of the way"
     )
 
 
@@ -284,12 +284,12 @@ def _table(result: VerificationResult) -> Table:
             (
                 one.claim.named,
                 one.claim.label.replace("_", " "),
-                f"{knows.metric} {knows.score:.2f}",
-                f"{knows.controls[knows.closest]:.2f} ({knows.closest})",
-                f"{knows.p_value:.3f}",
+                f"{knows.metric} {knows.score:z.2f}",
+                f"{knows.controls[knows.closest]:z.2f} ({knows.closest})",
+                f"{knows.p_value:z.3f}",
                 f"{effect.value:+.3g} [{effect.family_low:+.2g}, {effect.family_high:+.2g}]",
                 f"{one.used.as_much} of {len(one.used.matched)}",
-                f"{share.value:.1%} [{share.family_low:.1%}, {share.family_high:.1%}]".replace("%", " %"),
+                f"{share.value:z.1%} [{share.family_low:z.1%}, {share.family_high:z.1%}]".replace("%", " %"),
                 one.verdict,
             )
         )

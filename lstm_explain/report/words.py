@@ -35,3 +35,13 @@ def token(text: str) -> str:
 def counted(count: int, one: str, several: str = "") -> str:
     """A number and its noun: "1 unit", "2 units"."""
     return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
+def called(group: object) -> str:
+    """A group by its name; one that has a number only is said to be a group."""
+    return f"group {group}" if str(group).isdecimal() else str(group)
+
+
+def sentence(text: str) -> str:
+    """A text as a sentence: it begins large and ends with a full stop."""
+    return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."

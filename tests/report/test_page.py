@@ -1,6 +1,5 @@
 """The page and its sidecar: self-contained, safe with any text, and every number where it belongs."""
 
-import json
 import re
 from html.parser import HTMLParser
 
@@ -82,18 +81,6 @@ def test_it_has_one_main_one_heading_and_sections_that_can_be_linked(page):
     links = {link["href"] for link in elements.all("a")}
     units = {link for link in links if link.startswith("#layer=lstm.l")}
     assert units and links - units == {f"#{name}" for name in names}
-
-
-def test_every_number_of_a_finding_stands_in_the_sidecar(sidecar):
-    for name, section in sidecar["sections"].items():
-        rest = json.dumps({key: value for key, value in section.items() if key != "finding"})
-        numbers = [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?", rest)]
-        shown = re.sub(r"\(2015\)|\bl\d\b|∂c_t/∂c_\(t-1\)", "", section["finding"].replace(HOSTILE, ""))
-        for text, percent in re.findall(r"(?<![\w.])([-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?)\s?(%)?", shown):
-            value = float(text.replace(",", "")) / (100 if percent else 1)
-            digits = 10 ** -len(text.partition(".")[2]) / (100 if percent else 1)
-            slack = max(0.51 * digits, 0.05 * value if "e" in text else 0.0)
-            assert any(abs(n - value) <= slack for n in numbers), (name, text, section["finding"])
 
 
 def test_the_sidecar_says_where_it_all_comes_from(sidecar):

@@ -46,7 +46,7 @@ def _intro(view: View, packed: Packed) -> str:
     return (
         f"Every colour is what one unit of the network held after reading that step. Here are {number(view.steps)} steps of {shown} from "
         f"{number(len(view.pieces))} sequence{'' if len(view.pieces) == 1 else 's'}, with {number(packed.facts['units_shown'])} units: "
-        "choose one by list, by number or in the scatter, and a signal; the line under the text says what stands at the cursor."
+        "choose one by list, by number or in the scatter, and a signal; the line below says what stands at the cursor."
     )
 
 

@@ -112,6 +112,8 @@
 
   const escaped = (text) => text.replace(UNSEEN, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
+  const featureName = (feature) => escaped(data.feature_names[feature] || `feature ${feature}`);
+
   // A token as it is painted.
   function visible(token) {
     if (token in SHOWN) return SHOWN[token];
@@ -136,7 +138,7 @@
     rows = [];
     let y = 0, step = 0;
     for (const piece of data.pieces) {
-      const title = `sequence ${piece.sequence}${piece.group ? ` · ${piece.group}` : ""}, from step ${piece.start}`;
+      const title = `sequence ${piece.sequence}${piece.group && piece.group !== `sequence ${piece.sequence}` ? ` · ${piece.group}` : ""}, from step ${piece.start}`;
       rows.push({ y, height: HEAD, title });
       y += HEAD;
       let x = PAD, open = null;
@@ -284,7 +286,7 @@
       const item = document.createElement("li"), sample = document.createElement("span");
       sample.textContent = "━ ";
       sample.style.color = LINES[feature];
-      item.append(sample, `${data.feature_names[feature] || `feature ${feature}`}, ${number(low)} to ${number(high)}`);
+      item.append(sample, `${featureName(feature)}, ${number(low)} to ${number(high)}`);
       return item;
     }));
     const more = data.series.length - ranges.length;
@@ -375,7 +377,7 @@
     at("order").replaceChildren(...kinds.map(([key, text]) => {
       const option = document.createElement("option");
       option.value = key;
-      option.textContent = text;
+      option.textContent = escaped(text);
       return option;
     }));
   }
@@ -419,7 +421,7 @@
     const known = layer().orders.map((one) => [one.what, one.values[state.unit]]).filter(([, one]) => one !== null && one !== undefined);
     at("facts").replaceChildren(...known.flatMap(([what, one]) => {
       const [term, said] = [document.createElement("dt"), document.createElement("dd")];
-      term.textContent = what;
+      term.textContent = escaped(what);
       said.textContent = number(one);
       return [term, said];
     }));
@@ -460,9 +462,9 @@
   function said(step) {
     const piece = pieceOf(step), own = value(state.unit, step), token = read === "tokens" ? `“${visible(data.tokens[step])}” ` : "";
     const series = read === "series" ? `, ${data.series.slice(0, LINES.length).map((one, feature) =>
-      `${data.feature_names[feature] || `feature ${feature}`} ${number(one[step] ?? NaN)}`).join(", ")}` : "";
+      `${featureName(feature)} ${number(one[step] ?? NaN)}`).join(", ")}` : "";
     const where = `${token}step ${piece.step} of sequence ${piece.sequence}${series}`;
-    const what = `${words(state.signal)} of unit ${layer().units[state.unit]}, ${layer().name}: ${number(own)}`;
+    const what = `${words(state.signal)} of unit ${layer().units[state.unit]}, ${escaped(layer().name)}: ${number(own)}`;
     const why = contributions(), row = data.why && data.why.whole ? 0 : step;
     const hangs = !state.why ? "" : !why ? "; what this output hangs on was not computed here"
       : `; ${data.why.what}: ${number(data.why.output[row])}, largest contribution ${number(data.why.largest[row])}, left over ${number(data.why.residual[row])}`;
@@ -546,7 +548,7 @@
     const found = { layer: name === null ? state.layer : which }, own = data.layers[found.layer];
     const unit = own.units.indexOf(Number(asked.get("unit") ?? own.units[0]));
     if (unit < 0) {
-      at("missing").textContent = `Unit ${asked.get("unit")} of ${own.name} isn't in this page.`;
+      at("missing").textContent = `Unit ${asked.get("unit")} of ${escaped(own.name)} isn’t in this page.`;
       return null;
     }
     const step = Number(asked.get("step")), [from, to] = (asked.get("span") || "").split("-").map(Number);
@@ -701,7 +703,7 @@
     at("layer").replaceChildren(...data.layers.map(({ name }, index) => {
       const option = document.createElement("option");
       option.value = String(index);
-      option.textContent = name;
+      option.textContent = escaped(name);
       return option;
     }));
     at("why-frame").hidden = !data.why;

@@ -1,7 +1,6 @@
 """The viewer in a real browser: its read-outs are the network's numbers, by pointer, by keys and by link."""
 
 import re
-import shutil
 import time
 from dataclasses import replace
 from html import escape
@@ -16,42 +15,6 @@ from lstm_explain.report.page import page
 from lstm_explain.report.viewer.markup import part
 from lstm_explain.report.viewer.packed import packed
 from lstm_explain.report.viewer.view import Piece, Seen, View
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the path (Debian: apt-get install chromium)")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield launched
-        launched.close()
-
-
-@pytest.fixture
-def opened(browser):
-    contexts, said, asked = [], [], []
-
-    def opened(address, **options):
-        context = browser.new_context(offline=True, **options)
-        contexts.append(context)
-        tab = context.new_page()
-        tab.on("console", lambda message: said.append(message.text))
-        tab.on("pageerror", lambda error: said.append(str(error)))
-        tab.on("request", lambda request: asked.append(request.url))
-        tab.goto(address)
-        tab.wait_for_selector("#viewer[data-ready]")
-        return tab
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert said == []
-    assert all(url.startswith(("file:", "data:", "about:", "blob:")) for url in asked)
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +207,7 @@ def test_what_an_output_hangs_on_is_painted(opened, address):
 
 def test_a_unit_that_is_not_in_the_page_is_said_so(opened, address):
     tab = opened(f"{address}#layer=0&unit=99&signal=cell_state")
-    assert tab.inner_text("#viewer-missing") == "Unit 99 of lstm.l0 isn't in this page."
+    assert tab.inner_text("#viewer-missing") == "Unit 99 of lstm.l0 isn’t in this page."
 
 
 def test_hostile_text_is_shown_and_does_nothing(opened, address, recording):

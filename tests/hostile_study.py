@@ -1,4 +1,4 @@
-"""Texts that break pages, files and figures, everywhere that a study may have one, for ``--study tests/report/hostile.py:make``."""
+"""Texts that break pages, files and figures, everywhere that a study may have one, for ``--study tests/hostile_study.py:make``."""
 
 import numpy as np
 import torch

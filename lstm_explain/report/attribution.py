@@ -45,14 +45,16 @@ def section(study: Study, measured: Measured) -> Section:
     worst = max(row["residual_share"] for row in rows)
     baseline = "zero" if study.baselines is None else "the study’s baseline"
     chosen = study.about.get("caveats", {}).get("attribution", "The places are the study’s.")
-    near = float(np.median([row["share_near"] for row in rows]))
+    near, longest = float(np.median([row["share_near"] for row in rows])), max(row["steps"] for row in rows)
     found = trust(study, measured)
     known = None if isinstance(found, str) else found
     return Section(
         name="attribution",
         title="Why this output, here?",
         finding=(
-            f"{_sums(good, len(rows), worst)}; at the median place {near:z.0%} of their size falls within {NEAR} steps."
+            f"{_sums(good, len(rows), worst)}"
+            # Of a sequence that short it is all of it.
+            + (f"; at the median place {near:z.0%} of their size falls within {NEAR} steps." if longest > NEAR else ".")
             + ("" if known is None else f" {known.finding}")
         ),
         brief=known.brief if known else "",
@@ -108,7 +110,7 @@ def _sums(good: int, places: int, worst: float) -> str:
 def _attributed(study: Study, place: Place) -> tuple[AttributionResult, int]:
     """A place's attributions; of a causal network only the steps up to the place are run, if that changes nothing."""
     row = place.sequence
-    length = int(torch.as_tensor(study.lengths)[row]) if study.lengths is not None else study.inputs.shape[1]
+    length = _length(study, row)
     device = next(study.model.parameters()).device
     whole = study.inputs[row : row + 1, :length].to(device)
 
@@ -124,6 +126,10 @@ def _attributed(study: Study, place: Place) -> tuple[AttributionResult, int]:
             whole = whole[:, : step + 1]
     options = {"baselines": study.baselines, "n_steps": NODES, "tolerance": TOLERANCE}
     return explained(whole, "integrated_gradients", **options), max(0, whole.shape[1] - SHOWN)
+
+
+def _length(study: Study, row: int) -> int:
+    return study.inputs.shape[1] if study.lengths is None else int(torch.as_tensor(study.lengths)[row])
 
 
 def _numbers(study: Study, place: Place, result: AttributionResult) -> dict[str, Any]:
@@ -173,7 +179,8 @@ def _picture(study: Study, inputs: bool, place: Place, result: AttributionResult
     if study.tokens is not None:
         tokens = list(study.tokens[place.sequence])
         step = place.target[0]
-        if len(place.target) > 1 and 0 <= step < len(tokens) - 1:
+        # Of a network that predicts tokens the place is about the one after it.
+        if study.next_tokens is not None and len(place.target) > 1 and 0 <= step < _length(study, place.sequence) - 1:
             next_token = f" “{_visible(tokens[step + 1])}”"
         text = "".join(map(short, tokens[start : row["steps"]]))
         figure, (ax,) = panels(9.0, 1.6 + 0.19 * sum(1 + len(line) // 88 for line in text.split("\n")))
@@ -185,10 +192,9 @@ def _picture(study: Study, inputs: bool, place: Place, result: AttributionResult
     else:
         figure, (ax,) = panels(9.0, 3.0)
         plot(result, ax, start=start, title=f"why {place.what}? output {said}")
-    group = f" of {row['group']}" if row["group"] else ""
-    alt = (
-        f"Attributions of the steps before {place.what}{next_token}{group}: output {said}; {row['share_near']:z.0%} of their size "
-        f"falls within {NEAR} steps of it."
+    group = f", of group {row['group']}" if row["group"] else ""
+    alt = f"Attributions of the steps before {place.what}{next_token}{group}: output {said}" + (
+        f"; {row['share_near']:z.0%} of their size falls within {NEAR} steps of it." if row["steps"] > NEAR else "."
     )
     return Picture(f"attribution_{at + 1}", figure, alt)
 

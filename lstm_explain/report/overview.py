@@ -6,6 +6,7 @@ from typing import Any
 from lstm_explain.display import jsonable, number
 from lstm_explain.report.measure import Measured
 from lstm_explain.report.section import Section
+from lstm_explain.report.words import counted
 from lstm_explain.study import Study
 
 
@@ -21,7 +22,7 @@ def section(study: Study, measured: Measured) -> Section:
     data = f"{number(study.steps)} steps of {number(len(study.inputs))} sequences{files}{source}"
     parts = [
         f"{study.about.get('what', type(study.model).__name__)}, recorded over {data}: {number(units)} units in "
-        f"{len(measured.units)} layers, {certificate.state} with a largest difference of {difference:.1e} "
+        f"{counted(len(measured.units), 'layer')}, {certificate.state} with a largest difference of {difference:.1e} "
         f"(allowed {allowed:.1e})"
     ]
     card: dict[str, Any] = study.about.get("card", {})
@@ -58,7 +59,8 @@ def section(study: Study, measured: Measured) -> Section:
         method=(
             "Every forward pass was recorded layer by layer. Each call was checked when it happened: what the layer returned against "
             "what the equations give, every recorded value against one step of the readable equations from the recorded state before "
-            "it, and the named signals against c = f·c + i·g and h = o·tanh(c). A call outside its tolerance stops the report."
+            "it, and the named signals against each other, as c = f·c + i·g and h = o·tanh(c) of an LSTM. A "
+            "call outside its tolerance stops the report."
         ),
         not_shown="; ".join(missing) or "nothing is missing: every recurrent layer was called, opened and certified",
         brief=_brief(card),

@@ -33,7 +33,7 @@ def section(study: Study, measured: Measured) -> Section:
         finding += f" Not shown: {', '.join(_words(name) for name in rest)}." if rest else ""
     else:
         finding = f"{number(len(result.labels))} labels were probed for, but not controlled: nothing follows from these scores."
-    scores, (ax,) = panels(8.2, 2.1 + 0.42 * len(result.labels))
+    scores, (ax,) = panels(8.2, 2.1 + 0.42 * max(3, len(result.labels)))
     plot(result, ax, title=f"{of}: the best probe of a state is above every control")
     selective = [name for name, found in result.labels.items() if np.isfinite(found.probes[found.best].selectivity.value)]
     cells, (ax,) = panels(4.2 + 0.9 * len(result.labels), 4.2)
@@ -59,7 +59,7 @@ def section(study: Study, measured: Measured) -> Section:
         method=(
             f"Linear probes: logistic regression for classes, ridge for numbers, fitted on some of {number(result.groups)} groups and "
             f"scored on the others, in {number(result.folds)} folds; {_every(result.stride)} of each sequence was kept for "
-            "classes and scores, and ridge fits use all steps. Each layer's cell and hidden state was probed; the best is shown. "
+            f"classes and scores, and ridge fits use all steps. Of each layer the {_signals(result)} was probed; the best is shown. "
             + _controls(result, bool(selective))
             + "The best cell was chosen on the folds that it isn't scored on, and so was the best one of every control. "
             + f"Intervals are from {number(result.resamples)} bootstrap draws of groups, p-values from labels that are shifted in a circle "
@@ -100,6 +100,11 @@ def _missed(rest: list[str], missing: dict[str, str]) -> str:
     return ". ".join([*(said if rest else []), *([f"Not asked: {unasked}"] if unasked else [])]) + ("." if rest or unasked else "")
 
 
+def _signals(result: ProbingResult) -> str:
+    names = dict.fromkeys(name.rpartition(" ")[2] for found in result.labels.values() for name in found.probes)
+    return " and the ".join(name.replace("_", " ") for name in names)
+
+
 def _twins(result: ProbingResult) -> str:
     return "an untrained network" if result.twins < 2 else f"each of {number(result.twins)} untrained networks"
 
@@ -124,7 +129,7 @@ def _controls(result: ProbingResult, selective: bool) -> str:
 
 
 def _by_heart(result: ProbingResult, selective: list[str]) -> Picture:
-    figure, (ax,) = panels(8.2, 2.1 + 0.42 * len(result.labels))
+    figure, (ax,) = panels(8.2, 2.1 + 0.42 * max(3, len(result.labels)))
     plot(result, ax, kind="selectivity")
     above = [name for name in selective if result.labels[name].probes[result.labels[name].best].selectivity.low > 0]
     return Picture(

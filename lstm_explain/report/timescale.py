@@ -1,5 +1,7 @@
 """How long does each cell remember?"""
 
+from textwrap import wrap
+
 import numpy as np
 
 from lstm_explain.display import number
@@ -7,6 +9,9 @@ from lstm_explain.plots import panels, plot
 from lstm_explain.report.measure import Measured
 from lstm_explain.report.section import Picture, Section, nothing
 from lstm_explain.study import Study
+
+WIDE = 88
+"""Characters of a title that a picture has room for."""
 
 
 def section(study: Study, measured: Measured) -> Section:
@@ -27,7 +32,7 @@ def section(study: Study, measured: Measured) -> Section:
     has_peepholes = bool((gap > 0).any())
 
     survival, (ax,) = panels(7.2, 4.0)
-    plot(result, ax, title=_list(medians, longest))
+    plot(result, ax, title=_broken(_list(medians, longest)))
     half_life, (ax,) = panels(7.2, 3.6)
     plot(
         result,
@@ -93,6 +98,11 @@ def section(study: Study, measured: Measured) -> Section:
         },
         results={"timescale": result},
     )
+
+
+def _broken(title: str) -> str:
+    """A title over a narrow picture."""
+    return "\n".join(wrap(title, WIDE))
 
 
 def _list(medians: dict[str, float], longest: int) -> str:

@@ -138,7 +138,7 @@
     rows = [];
     let y = 0, step = 0;
     for (const piece of data.pieces) {
-      const title = `sequence ${piece.sequence}${piece.group && piece.group !== `sequence ${piece.sequence}` ? ` · ${piece.group}` : ""}, from step ${piece.start}`;
+      const title = `sequence ${piece.sequence}${piece.group && piece.group !== `sequence ${piece.sequence}` ? ` of group ${piece.group}` : ""}, from step ${piece.start}`;
       rows.push({ y, height: HEAD, title });
       y += HEAD;
       let x = PAD, open = null;

@@ -11,7 +11,7 @@ import lstm_explain as lx
 from lstm_explain.report import attribution
 from lstm_explain.report.faithfulness import SEQUENCES, STEPS, trust
 
-MEASURED = SimpleNamespace(seed=0)
+MEASURED = SimpleNamespace(seed=0, inputs=True)
 
 
 class Adding(nn.Module):

@@ -159,7 +159,7 @@ def _spelled(a="a"):
         labels={"was_b": np.repeat(symbols[:, ::2].numpy(), 2, axis=1) == 1},
         groups=[n % 10 for n in range(40)],
         claims=[lx.Claim("lstm.l0", 0, "was_b"), lx.Claim("lstm.l0", 3, "was_b")],
-        places=[lx.Place("a letter", 1, (6, 0))],
+        places=[lx.Place(f"a letter, {a}", 1, (6, 0))],
         name="speller",
         about={"what": "a speller"},
     )

@@ -91,4 +91,6 @@ def _matrix(ax: Axes, result: ComparisonResult, agreement: str) -> None:
         "overlap": f"share of the first {result.fraction:.0%} of steps in common (by chance {result.chance:.0%})",
     }[agreement]
     ax.figure.colorbar(image, ax=ax).set_label(what)
-    ax.set_title(f"median over {len(result.valid)} sequences, 95 % in brackets")
+    others = of.median[~np.eye(len(names), dtype=bool) & np.isfinite(of.median)]
+    found = f", from {others.min():z.2f} to {others.max():z.2f}" if len(others) else ""
+    ax.set_title(f"medians of {len(result.valid)} sequences{found}; 95 % in brackets")

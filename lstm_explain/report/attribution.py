@@ -87,6 +87,7 @@ def section(study: Study, measured: Measured) -> Section:
                 "largest_residual_share": worst,
                 "median_share_near": near,
                 "near": NEAR,
+                "steps_shown": _steps_shown(rows),
                 "trust": {"none": found} if known is None else known.numbers,
             }
         ),
@@ -160,10 +161,14 @@ def _numbers(study: Study, place: Place, result: AttributionResult) -> dict[str,
     }
 
 
+def _steps_shown(rows: list[dict[str, Any]]) -> int:
+    return sum(min(row["steps"], SHOWN) for row in rows)
+
+
 def _holds(study: Study, measured: Measured, rows: list[dict[str, Any]]) -> tuple[str, ...]:
     """What of the inputs the pictures show."""
     places = counted(len(rows), "place")
-    steps = number(sum(min(row["steps"], SHOWN) for row in rows))
+    steps = number(_steps_shown(rows))
     if study.tokens is not None:
         return (f"{steps} tokens before {places} whose outputs are explained",)
     return (f"the series of {places}, {steps} steps in all",) if measured.inputs and _are_series(study) else ()

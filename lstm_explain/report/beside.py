@@ -38,7 +38,8 @@ class Beside(NamedTuple):
     def numbers(self) -> dict[str, Any]:
         """All of it, for JSON."""
         unit = self.units[0] if len(self.units) == 1 else list(self.units)
-        return self.predictions.to_dict() | {"layer": self.layer, "unit": unit, "sequence": self.sequence}
+        right, of = self.predictions.right, len(self.predictions.tokens)
+        return self.predictions.to_dict() | {"layer": self.layer, "unit": unit, "sequence": self.sequence, "right": right, "of": of}
 
 
 def beside_each_other(study: Study, read: Read, layer: str, units: Sequence[int], donors: NDArray[np.int64]) -> Beside | None:

@@ -17,11 +17,11 @@ def section(study: Study, measured: Measured) -> Section:
     worst = max(certificate.calls, key=lambda call: call.share)
     _, difference, allowed = worst.nearest
     units = sum(measured.units.values())
-    files = f" from {number(groups)} groups" if groups else ""
+    files = f" from {counted(groups, 'group')}" if groups else ""
     source = f" of {study.about['text']}" if "text" in study.about else ""
-    data = f"{number(study.steps)} steps of {number(len(study.inputs))} sequences{files}{source}"
+    data = f"{counted(study.steps, 'step')} of {counted(len(study.inputs), 'sequence')}{files}{source}"
     parts = [
-        f"{study.about.get('what', type(study.model).__name__)}, recorded over {data}: {number(units)} units in "
+        f"{study.about.get('what', type(study.model).__name__)}, recorded over {data}: {counted(units, 'unit')} in "
         f"{counted(len(measured.units), 'layer')}, {certificate.state} with a largest difference of {difference:.1e} "
         f"(allowed {allowed:.1e})"
     ]

@@ -112,6 +112,7 @@ def section(study: Study, measured: Measured) -> Section:
             "units_saturated_more_than_half": counts | {"of": of},
             "gate_that_keeps": result.keeps,
             "left_share_of_gate_that_keeps": left / of,
+            "right_share_of_gate_that_keeps": right / of,
             "halves": None if gaps is None or not len(gaps) else {"median_gap": float(np.median(gaps)), "largest_gap": float(gaps.max())},
             "halves_none": None if gaps is not None and len(gaps) else "the data has only one group, or no gate is finite",
         },

@@ -87,6 +87,7 @@ def section(study: Study, measured: Measured) -> Section:
         numbers=jsonable(
             result.to_dict()
             | {
+                "not_verified": len(result.claims) - len(result.verified),
                 "planted": planted,
                 "planted_none": None if planted else "nothing is planted in this network",
                 "sequences": asked.read.rows,

@@ -54,7 +54,7 @@ def unknown(text, known):
             yield found[0], text[max(0, found.start() - 60) : found.end() + 40]
 
 
-@pytest.mark.parametrize("study", ["make", "spelled", "bare", "gru"])
+@pytest.mark.parametrize("study", ["make", "spelled", "bare", "gru", "planted"])
 def test_every_number_on_the_page_is_in_the_sidecar(report_of, study):
     reported = report_of(study)
     sidecar = reported.sidecar

@@ -13,6 +13,7 @@ from matplotlib.text import Text
 from safetensors.numpy import load_file
 
 import lstm_explain as lx
+from lstm_explain.report.private import without_inputs
 
 EVERY = ("--format", "html,json,svg,pdf,md")
 TOKEN, VALUE = "zyzzyva", "7.12345"
@@ -52,6 +53,12 @@ def test_tokens_are_in_no_excerpt_either(report_of):
     assert without.sidecar["inputs"] | {"shape": 0} == {
         "shape": 0, "sha256": None, "sha256_none": "inputs are kept out of this report", "shown": False,
     }  # fmt: skip
+
+
+def test_a_study_without_inputs_has_no_text_of_them():
+    study = without_inputs(small_study.secret())
+    assert TOKEN not in repr((study.tokens, study.next_tokens, study.places))
+    assert study.next_tokens == ["class 0", "class 1", "class 2"] and study.places[0].what == "step 6 of sequence 1"
 
 
 def drawn(report):

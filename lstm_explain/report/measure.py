@@ -32,8 +32,8 @@ BATCH = 16
 FOLDS = 3
 PROBED = 4_000
 """About so many steps are kept for probes: of more, every so many of each sequence."""
-CONTEXTS, BEFORE, AFTER = 5, 24, 8
-"""Top contexts of each unit, and the steps shown on either side."""
+CONTEXTS, BEFORE, AFTER = 4, 24, 8
+"""Contexts of each unit at either end, and the steps shown before and after the place."""
 TWINS = 5
 """Untrained networks beside the trained one."""
 
@@ -75,9 +75,9 @@ class Measured:
 
     ``units`` has how many units each layer has. ``saturation`` and ``timescale`` are None where no layer has gates, or none that keeps.
     ``halves`` are the saturation of two disjoint halves of the groups, for a check of how far the shares depend on which text was read.
-    ``contexts`` are each unit's highest places over all that was read, None where that is to be kept out. ``probing`` is None where there
-    is nothing to probe for, and ``unprobed`` says why, for each label and control. ``seed``, ``thorough``, ``quiet`` and ``inputs``,
-    whether anything of the inputs may be shown, are as they were asked for.
+    ``contexts`` are each unit's highest and lowest places over all that was read, None where that is to be kept out. ``probing`` is None
+    where there is nothing to probe for, and ``unprobed`` says why, for each label and control. ``seed``, ``thorough``, ``quiet`` and
+    ``inputs``, whether anything of the inputs may be shown, are as they were asked for.
     """
 
     units: dict[str, int]

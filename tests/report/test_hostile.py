@@ -159,7 +159,7 @@ def test_every_text_shows_in_the_viewer(tab):
         step = next(at for at, token in enumerate(tokens) if token == text or (name == "surrogate" and token.startswith("lone ")))
         tab.evaluate(f"location.hash = '#layer=0&unit=0&signal=cell_state&step={step}'")
         tab.wait_for_function("(start) => document.getElementById('viewer-said').textContent.startsWith(start)", arg=f"“{cut[name]}” step")
-    contexts = " ".join(tab.locator("#viewer-contexts .context").all_text_contents())
+    contexts = " ".join(tab.locator("#viewer-contexts-frame .context").all_text_contents())
     assert any(cut[name] in contexts for name in ("script", "image", "attribute"))
     assert tab.evaluate("window.pwned") is None
 

@@ -13,7 +13,7 @@ CONSTANTS = (
     "255 levels",
     "at most 0.2 % of that range",
     "largest 1 %",
-    "5 contexts",
+    "4 contexts",
     "24 steps before and 8 after",
     "with 8 to 256 nodes",
     "with 32 nodes",

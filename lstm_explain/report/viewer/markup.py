@@ -59,8 +59,8 @@ def _method(view: View) -> str:
         else ""
     )
     contexts = (
-        f" The {number(CONTEXTS)} contexts are the highest places of each unit over all sequences, {number(BEFORE)} steps before and "
-        f"{number(AFTER)} after; they were picked because they are extreme."
+        f" The {number(CONTEXTS)} contexts at either end are the highest and the lowest places of each unit over all sequences, "
+        f"{number(BEFORE)} steps before and {number(AFTER)} after; they were picked because they are extreme."
         if view.contexts is not None
         else ""
     )

@@ -11,6 +11,7 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
+from lstm_explain.analyses.contexts.result import Context, Kind
 from lstm_explain.display import jsonable
 from lstm_explain.report.viewer.painted import Painted
 from lstm_explain.report.viewer.view import View
@@ -151,25 +152,24 @@ def _squeezed(values: NDArray[np.uint8]) -> str:
     return base64.b64encode(gzip.compress(values.tobytes(), 6, mtime=0)).decode()
 
 
-def _contexts(view: View, name: str, units: list[int]) -> list[list[dict[str, Any]]] | None:
-    """Each unit's top contexts; numbers that were read are left to the series above."""
+def _contexts(view: View, name: str, units: list[int]) -> dict[str, list[list[dict[str, Any]]]] | None:
+    """Each unit's highest and lowest contexts; numbers that were read are left to the series above."""
     if view.contexts is None or name not in view.contexts.layers:
         return None
     found = view.contexts.layers[name]
-    return [
-        [
-            {
-                "value": round(one.value, 4),
-                "sequence": one.sequence,
-                "step": one.step,
-                "at": one.at,
-                "read": one.read if isinstance(one.read, tuple) else None,
-                "values": [round(value, 3) for value in one.values.tolist()],
-            }
-            for one in found.of(unit)
-        ]
-        for unit in units
-    ]
+    kinds: tuple[Kind, ...] = ("top", "bottom")
+    return {kind: [[_context(one) for one in found.of(unit, kind)] for unit in units] for kind in kinds}
+
+
+def _context(one: Context) -> dict[str, Any]:
+    return {
+        "value": round(one.value, 4),
+        "sequence": one.sequence,
+        "step": one.step,
+        "at": one.at,
+        "read": one.read if isinstance(one.read, tuple) else None,
+        "values": [float(f"{value:.3g}") for value in one.values.tolist()] if isinstance(one.read, tuple) else None,
+    }
 
 
 def _why(why: Painted | None) -> dict[str, Any] | None:

@@ -59,7 +59,7 @@ class View:
     orders : tuple of Order
         By what units can be put in order.
     contexts : ContextsResult or None
-        Where each unit is highest over all that was read; None where nothing of it is shown.
+        Where each unit is highest and lowest over all that was read; None where nothing of it is shown.
     all_steps : int
         How many steps the study has.
     why : Painted or None
@@ -88,7 +88,9 @@ class View:
         if not self.inputs:
             return ()
         found = (
-            () if self.contexts is None or self.tokens is None else (f"up to {number(self.contexts.count)} contexts of each unit shown",)
+            ()
+            if self.contexts is None or self.tokens is None
+            else (f"up to {number(2 * self.contexts.count)} contexts of each unit shown",)
         )
         return (f"{number(self.steps)} {'tokens' if self.tokens is not None else 'steps of series'} in the viewer", *found)
 

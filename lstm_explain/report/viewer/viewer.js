@@ -427,26 +427,31 @@
     }));
   }
 
+  // What a unit is about may be at either end: its sign is a matter of its weights.
   function contexts() {
-    const found = layer().contexts ? layer().contexts[state.unit] : [], map = mapOf(layer().memory), [low, high] = signalOf(layer().memory).scale;
-    at("contexts-title").textContent = `Where the ${words(layer().memory)} of unit ${layer().units[state.unit]} is highest, in all that was read`;
-    at("contexts-frame").hidden = !found.length;
-    at("contexts").replaceChildren(...found.map((one) => {
-      const item = document.createElement("li"), place = document.createElement("p"), text = document.createElement("p");
-      const words = `${number(one.value)} at step ${one.step} of sequence ${one.sequence}`, here = shownAt(one.sequence, one.step);
-      place.append(here === null ? words : button(words, () => go(here)));
-      text.className = "context";
-      (one.read || []).forEach((token, index) => {
-        const span = document.createElement("span"), [fill, ink] = shade(map, (one.values[index] - low) / (high - low));
-        span.textContent = token === " " ? " " : visible(token);
-        span.style.backgroundColor = fill;
-        span.style.color = ink;
-        if (index === one.at) span.className = "place";
-        text.append(span);
-      });
-      item.append(place, ...(one.read ? [text] : []));
-      return item;
-    }));
+    const found = layer().contexts, unit = layer().units[state.unit], what = words(layer().memory);
+    at("contexts-frame").hidden = !found;
+    if (!found) return;
+    at("contexts-title").textContent = `Where the ${what} of unit ${unit} is furthest, in all that was read`;
+    for (const kind of ["top", "bottom"]) at(kind).replaceChildren(...found[kind][state.unit].map(context));
+  }
+
+  function context(one) {
+    const map = mapOf(layer().memory), [low, high] = signalOf(layer().memory).scale;
+    const item = document.createElement("li"), place = document.createElement("p"), text = document.createElement("p");
+    const where = `${number(one.value)} at step ${one.step} of sequence ${one.sequence}`, here = shownAt(one.sequence, one.step);
+    place.append(here === null ? where : button(where, () => go(here)));
+    text.className = "context";
+    (one.read || []).forEach((token, index) => {
+      const span = document.createElement("span"), [fill, ink] = shade(map, (one.values[index] - low) / (high - low));
+      span.textContent = token === " " ? " " : visible(token);
+      span.style.backgroundColor = fill;
+      span.style.color = ink;
+      if (index === one.at) span.className = "place";
+      text.append(span);
+    });
+    item.append(place, ...(one.read ? [text] : []));
+    return item;
   }
 
   // ---- The read-out -------------------------------------------------------------------------------------------------------------

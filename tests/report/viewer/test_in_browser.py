@@ -184,11 +184,13 @@ def test_a_row_of_the_probe_table_picks_its_unit(opened, address):
 
 def test_contexts_stand_beside_the_unit(opened, address, recording):
     tab = opened(f"{address}#layer=0&unit=2&signal=cell_state")
-    best = lx.contexts(recording, small_study.make().tokens, count=5, before=24, after=8).layers["lstm.l0"].of(2)
-    assert "of unit 2 is highest" in tab.inner_text("#viewer-contexts-title")
-    shown = tab.locator("#viewer-contexts li p:first-child").all_inner_texts()
-    assert [text.split(" at ")[1] for text in shown] == [f"step {one.step} of sequence {one.sequence}" for one in best]
-    tab.locator("#viewer-contexts button").first.click()
+    found = lx.contexts(recording, small_study.make().tokens, count=4, before=24, after=8).layers["lstm.l0"]
+    assert "of unit 2 is furthest" in tab.inner_text("#viewer-contexts-title")
+    for kind in ("top", "bottom"):
+        best = found.of(2, kind)
+        shown = tab.locator(f"#viewer-{kind} li p:first-child").all_inner_texts()
+        assert [text.split(" at ")[1] for text in shown] == [f"step {one.step} of sequence {one.sequence}" for one in best]
+    tab.locator("#viewer-bottom button").first.click()
     tab.wait_for_selector(f"#viewer-said:has-text('step {best[0].step} of sequence {best[0].sequence}')", timeout=3000)
 
 
@@ -211,10 +213,10 @@ def test_a_unit_that_is_not_in_the_page_is_said_so(opened, address):
 
 
 def test_hostile_text_is_shown_and_does_nothing(opened, address, recording):
-    found = lx.contexts(recording, small_study.make().tokens, count=5, before=24, after=8).layers["lstm.l1"]
+    found = lx.contexts(recording, small_study.make().tokens, count=4, before=24, after=8).layers["lstm.l1"]
     unit = next(unit for unit in found.units if any(small_study.HOSTILE in one.read for one in found.of(unit)))
     tab = opened(f"{address}#layer=1&unit={unit}&signal=cell_state")
-    assert "</script>" in tab.inner_text("#viewer-contexts")
+    assert "</script>" in tab.inner_text("#viewer-contexts-frame")
     assert tab.evaluate("[window.pwned ?? null, document.querySelectorAll('#viewer :is(img, script:not([type]))').length]") == [None, 0]
     tab.click("#viewer-text-frame summary")
     assert small_study.HOSTILE in tab.evaluate("document.getElementById('viewer-text').textContent")

@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import matplotlib
@@ -35,7 +36,7 @@ def test_the_first_two_shell_blocks_are_one_line_each_and_use_the_constraints():
 def test_the_report_command_takes_a_study_of_the_readers_own(tmp_path, monkeypatch, capsys):
     from lstm_explain.report.command import main
 
-    (block,) = [block for language, block in BLOCKS if language == "sh" and "--study" in block]
+    (block,) = [block for language, block in BLOCKS if language == "sh" and "my_study" in block]
     python = "".join(block for language, block in BLOCKS if language == "python")
     (tmp_path / "my_study.py").write_text(python.partition("layer = ")[0].replace("lx.plot(", "("), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -78,3 +79,11 @@ def test_the_training_command_runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
 def test_every_link_leads_somewhere(target):
     assert "://" in target or (Path(__file__).parents[1] / target).exists()
+
+
+def test_the_example_is_a_page_of_this_package():
+    page = (Path(__file__).parents[1] / "reports" / "example" / "index.html").read_text(encoding="utf-8")
+    own = files("lstm_explain.report.viewer")
+    assert all((own / name).read_text(encoding="utf-8") in page for name in ("viewer.js", "viewer.css"))
+    (block,) = [block for language, block in BLOCKS if language == "sh" and "--study planted" in block]
+    assert f"<code>python {block.split(maxsplit=1)[1].strip()}</code>" in page

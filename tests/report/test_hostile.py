@@ -152,7 +152,7 @@ def test_every_text_shows_in_the_viewer(tab):
     painted = tab.evaluate("[...window.painted]")
     cut = {name: text if len(text) <= 40 else f"{text[:40]}…" for name, text in (SHOWN | {"hebrew": TEXTS["hebrew"]}).items()}
     assert {text for text in cut.values()} <= set(painted)
-    assert [text for text in painted if re.match(r"sequence 0 · ", text)] == [f"sequence 0 · {SHOWN['script']}0, from step 0"]
+    assert [text for text in painted if re.match("sequence 0 of group ", text)] == [f"sequence 0 of group {SHOWN['script']}0, from step 0"]
     tokens = tab.evaluate("JSON.parse(document.getElementById('viewer-data').textContent).tokens")
     for name, text in TEXTS.items():
         # A half of a pair has no way through the protocol that the test speaks with the browser.

@@ -223,7 +223,7 @@ def test_the_picture_has_a_row_for_each_output_step_without_padding():
     (image,) = ax.images
     np.testing.assert_array_equal(image.get_array(), found.attributions[2, :4, :4])
     assert image.get_clim()[0] == -image.get_clim()[1]
-    assert [text.get_text() for text in ax.get_xticklabels()] == ["a", "b", r"\n", r"\$"] == [t.get_text() for t in ax.get_yticklabels()]
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["a", "b", r"\n", "$"] == [t.get_text() for t in ax.get_yticklabels()]
     worst = found.relative_delta[2, :4].max()
     assert (
         ax.get_title("left")

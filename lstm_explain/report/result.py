@@ -36,7 +36,7 @@ class Report:
     view : View
         What the page's viewer can show, of which it holds as much as fits.
     max_mb : float
-        How large the page may become.
+        How large the page may become, in 10^6 bytes.
     """
 
     study: Study

@@ -71,7 +71,7 @@ def test_on_paper_it_has_every_section_and_no_viewer(opened, address, tmp_path):
 def test_how_fast_and_how_large_it_is(opened, address, report_of, capsys):
     tab = opened(address)
     (painted,) = tab.evaluate("performance.getEntriesByName('first-contentful-paint').map((one) => one.startTime)")
-    size = max(len(report_of(study).page.encode()) for study in ("make", "spelled")) / 2**20
+    size = max(len(report_of(study).page.encode()) for study in ("make", "spelled")) / 1e6
     with capsys.disabled():
         print(f"\nfirst paint after {painted:.0f} ms; the page has {size:.1f} MB")
     # A busy machine is slow; five times the goal is a defect on any.

@@ -21,7 +21,7 @@ from lstm_explain.report.viewer.painted import Painted, painted
 from lstm_explain.study import Study
 
 PIECES = 4
-"""So many stretches of the data at most, from different sequences."""
+"""So many stretches of the data at least, from different sequences; of short ones as many as there are steps for."""
 
 
 class Piece(NamedTuple):
@@ -150,9 +150,10 @@ def _pieces(study: Study, sections: Mapping[str, Section], steps: int) -> tuple[
     first, start = int(shown.get("sequence", 0)), int(shown.get("start", 0))
     if steps >= sum(whole):
         return tuple(_piece(study, row, 0, length) for row, length in enumerate(whole))
-    spread = np.linspace(0, len(whole) - 1, min(len(whole), PIECES)).round().astype(int).tolist()
+    many = min(len(whole), max(PIECES, steps * len(whole) // sum(whole)))
+    spread = np.linspace(0, len(whole) - 1, many).round().astype(int).tolist()
     pieces = [_piece(study, first, start, min(whole[first], start + -(-steps // 2)))]
-    others = [row for row in spread if row != first][: PIECES - 1]
+    others = [row for row in spread if row != first][: many - 1]
     for n, row in enumerate(others):
         left = steps - sum(piece.stop - piece.start for piece in pieces)
         if left > 0:

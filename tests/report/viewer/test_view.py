@@ -140,10 +140,16 @@ def test_of_long_data_a_part_is_read_that_begins_where_the_picture_does():
     by_name = {section.name: section for section in sections.sections}
     told = by_name["unit_text"].numbers
     part = view(study, sections.measured, by_name, steps=60)
-    assert part.steps <= 60 and 1 < len(part.pieces) <= PIECES
+    assert part.steps <= 60 and len(part.pieces) == PIECES
     assert (part.pieces[0].sequence, part.pieces[0].start) == (told["sequence"], told["start"])
     assert len({piece.sequence for piece in part.pieces}) == len(part.pieces)
     assert len(part.tokens) == part.steps == part.layers["lstm.l0"].signals["cell_state"].shape[1]
+
+
+def test_of_short_sequences_there_are_as_many_as_there_are_steps_for():
+    report = lx.explain(lx.Study(nn.LSTM(2, 3, batch_first=True), torch.randn(90, 5, 2)), progress=False)
+    part = view(report.study, report.measured, {section.name: section for section in report.sections}, steps=200)
+    assert part.steps == 200 and len(part.pieces) == 40 and len({piece.sequence for piece in part.pieces}) == 40
 
 
 def test_without_inputs_nothing_of_what_was_read_is_there():

@@ -78,7 +78,7 @@ def _matrix(ax: Axes, result: ComparisonResult, agreement: str) -> None:
         for column in range(len(names)):
             value = of.median[row, column]
             known = np.isfinite(value)
-            interval = "" if row == column or not known else f"\n[{of.low[row, column]:.2f}, {of.high[row, column]:.2f}]"
+            interval = "" if row == column or not known else f"\n{of.interval(row, column)}"
             ink = ink_on(image.cmap(norm(value))) if known else "black"
             text = f"{value:.2f}{interval}" if known else "no order"
             ax.text(column, row, text, color=ink, size=8, ha="center", va="center")

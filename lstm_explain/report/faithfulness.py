@@ -54,7 +54,7 @@ def trust(study: Study, measured: Measured) -> Trust | str:
     try:
         read = _read(study)
         results = {method: _attributed(study, read, method) for method in METHODS}
-        compared = compare_attributions(results, seed=measured.seed)
+        compared = compare_attributions(results)
         # The first with both controls; saliency, the cheapest of all, with weights drawn anew.
         held = [_held(study, read, results[method], measured.seed, twins) for method, twins in ((METHODS[0], 0), (METHODS[-1], TWINS))]
     except LstmExplainError as error:
@@ -74,7 +74,9 @@ def trust(study: Study, measured: Measured) -> Trust | str:
             "first_steps": read.inputs.shape[1],
             "comparison": {name: value for name, value in compared.to_dict().items() if name not in ("by_step", "valid")},
             "verdicts": {one.method: one.verdicts for one in held},
-            "faithfulness": {one.method: {name: one.to_dict()[name] for name in ("claims", "removal", "rank", "seed")} for one in held},
+            "faithfulness": {
+                one.method: {name: one.to_dict()[name] for name in ("claims", "removal", "rank", "resamples", "seed")} for one in held
+            },
         },
         results={"comparison": compared, "faithfulness": {one.method: one for one in held}},
     )
@@ -137,10 +139,10 @@ def _held(study: Study, read: _Read, result: AttributionResult, seed: int, twins
 
 def _finding(compared: ComparisonResult, held: list[FaithfulnessResult]) -> str:
     question, verdict = next(iter(held[0].verdicts.items()))
-    rho, low, high = (float(each[0, 1]) for each in (compared.signed.median, compared.signed.low, compared.signed.high))
     return (
         f"Over {number(len(compared.valid))} sequences, {question.replace('it names', 'they name')}: {verdict.rpartition(',')[0]}; they "
-        f"and occlusion agree with a rank correlation of {rho:z.2f} [{low:z.2f}, {high:z.2f}] at the median."
+        f"and occlusion agree with a rank correlation of {compared.signed.median[0, 1]:z.2f} {compared.signed.interval(0, 1)} at the "
+        "median."
     )
 
 
@@ -175,7 +177,7 @@ def _agreement(compared: ComparisonResult) -> Table:
     for one in range(len(names)):
         for other in range(one + 1, len(names)):
             agreements = (compared.signed, compared.size, compared.overlap)
-            cells = (f"{of.median[one, other]:z.2f} [{of.low[one, other]:z.2f}, {of.high[one, other]:z.2f}]" for of in agreements)
+            cells = (f"{of.median[one, other]:z.2f} {of.interval(one, other)}" for of in agreements)
             rows.append((f"{names[one]}, {names[other]}", *cells))
     first = f"first {compared.fraction:z.0%} in common (by chance {compared.chance:z.0%})"
     return Table(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import quantile_test
 
 from lstm_explain.analyses.attribution.result import AttributionResult
 from lstm_explain.display import jsonable, number, table
@@ -32,13 +33,19 @@ class Agreement:
     ----------
     by_sequence : ndarray ``(result, result, batch)``
     median, low, high : ndarray ``(result, result)``
-        The median over sequences, and its 95 % interval by a percentile bootstrap of sequences.
+        The median over sequences, and its 95 % interval by order statistics, which covers at least as often whatever the values are like
+        (Conover 1999, "Practical nonparametric statistics", section 3.2); of fewer than six sequences there is none.
     """
 
     by_sequence: NDArray[np.float64]
     median: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
+
+    def interval(self, one: int, other: int) -> str:
+        """The interval of a pair, for people."""
+        ends = float(self.low[one, other]), float(self.high[one, other])
+        return "[too few sequences]" if np.isnan(ends).any() else f"[{ends[0]:z.2f}, {ends[1]:z.2f}]"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -67,7 +74,7 @@ class ComparisonResult:
         explains no difference.
     converged : tuple of (int or None) ``(result,)``
         For how many sequences it is within the tolerance; None for a method that doesn't claim to add up.
-    resamples, seed, padding
+    padding
     """
 
     names: tuple[str, ...]
@@ -83,8 +90,6 @@ class ComparisonResult:
     residual: NDArray[np.float64]
     residual_median: NDArray[np.float64]
     converged: tuple[int | None, ...]
-    resamples: int
-    seed: int
     padding: Padding
 
     @property
@@ -94,11 +99,11 @@ class ComparisonResult:
     def __repr__(self) -> str:
         least = min(self._pairs, key=lambda pair: np.nan_to_num(self.signed.median[pair], nan=2.0))
         first, second = (self.names[at] for at in least)
-        rho, low, high = (float(each[least]) for each in (self.signed.median, self.signed.low, self.signed.high))
         return (
-            f"<Comparison of {', '.join(self.names)}: {first} and {second} agree least, median rank correlation {rho:+.2f} [{low:.2f}, "
-            f"{high:.2f}], {self.overlap.median[least]:.0%} of the first {self.fraction:.0%} of steps in common (by chance "
-            f"{self.chance:.0%}), {number(len(self.valid))} sequences; padding {self.padding}>"
+            f"<Comparison of {', '.join(self.names)}: {first} and {second} agree least, median rank correlation "
+            f"{self.signed.median[least]:+.2f} {self.signed.interval(*least)}, {self.overlap.median[least]:.0%} of the first "
+            f"{self.fraction:.0%} of steps in common (by chance {self.chance:.0%}), {number(len(self.valid))} sequences; padding "
+            f"{self.padding}>"
         )
 
     def check(self, at: int) -> str:
@@ -112,7 +117,7 @@ class ComparisonResult:
     def _repr_html_(self) -> str:
         rows = []
         for pair in self._pairs:
-            cells = (f"{of.median[pair]:+.2f} [{of.low[pair]:.2f}, {of.high[pair]:.2f}]" for of in (self.signed, self.size, self.overlap))
+            cells = (f"{of.median[pair]:+.2f} {of.interval(*pair)}" for of in (self.signed, self.size, self.overlap))
             rows.append((f"{self.names[pair[0]]}, {self.names[pair[1]]}", *cells))
         checks = "; ".join(f"{name}: {self.check(at)}" for at, name in enumerate(self.names))
         caption = f"Medians over {number(len(self.valid))} sequences, 95 % in brackets; {checks}; padding {self.padding}"
@@ -133,7 +138,7 @@ class ComparisonResult:
 
 
 def compare_attributions(
-    results: Mapping[str, AttributionResult] | Sequence[AttributionResult], *, fraction: float = 0.1, resamples: int = 1000, seed: int = 0
+    results: Mapping[str, AttributionResult] | Sequence[AttributionResult], *, fraction: float = 0.1
 ) -> ComparisonResult:
     """Several attributions of the same outputs, side by side.
 
@@ -143,9 +148,6 @@ def compare_attributions(
         By name, or named by their methods; of the same outputs of the same sequences.
     fraction : float
         How many steps count as the first ones: this share, rounded up.
-    resamples : int
-        Bootstrap draws of sequences.
-    seed : int
 
     Returns
     -------
@@ -171,9 +173,6 @@ def compare_attributions(
     named = _named(results)
     if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 < fraction <= 1:
         raise InputError(f"needed fraction above 0 and at most 1, got {fraction!r}")
-    for name, value, least in (("resamples", resamples, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InputError(f"needed {name} as a whole number from {least} on, got {value!r}")
     first_name, first = next(iter(named.items()))
     for name, result in named.items():
         _check_same(first_name, first, name, result)
@@ -186,7 +185,6 @@ def compare_attributions(
         size[one, other] = size[other, one] = spearman(np.abs(each[one]), np.abs(each[other]), valid)
         shared, chance = overlap(each[one], each[other], valid, fraction)
         common[one, other] = common[other, one] = shared
-    drawn = np.random.default_rng(seed).integers(0, batch, (resamples, batch))
     deltas = [result.relative_delta for result in named.values()]
     return ComparisonResult(
         names=tuple(named),
@@ -194,16 +192,14 @@ def compare_attributions(
         valid=valid,
         output=first.output,
         explained=first.explained,
-        signed=_agreement(signed, drawn),
-        size=_agreement(size, drawn),
-        overlap=_agreement(common, drawn),
+        signed=_agreement(signed),
+        size=_agreement(size),
+        overlap=_agreement(common),
         chance=float(chance.mean()),
         fraction=float(fraction),
         residual=np.array([np.nan if delta is None else float(delta.max()) for delta in deltas]),
         residual_median=np.array([np.nan if delta is None else float(np.median(delta)) for delta in deltas]),
         converged=tuple(None if result.converged is None else int(result.converged.sum()) for result in named.values()),
-        resamples=resamples,
-        seed=seed,
         padding=first.padding,
     )
 
@@ -245,14 +241,13 @@ def _check_same(first_name: str, first: AttributionResult, name: str, result: At
         raise InputError(f"needed attributions of the same outputs, got outputs that differ by {gap:.2g} in {name!r} and {first_name!r}")
 
 
-def _agreement(values: NDArray[np.float64], drawn: NDArray[np.int64]) -> Agreement:
+def _agreement(values: NDArray[np.float64]) -> Agreement:
     count = len(values)
     median, low, high = np.full((3, count, count), np.nan)
     for one, other in ((a, b) for a in range(count) for b in range(count)):
-        if not np.isfinite(values[one, other]).any():
+        known = values[one, other][np.isfinite(values[one, other])]
+        if not len(known):
             continue
-        median[one, other] = np.nanmedian(values[one, other])
-        sampled = values[one, other][drawn]
-        known = np.isfinite(sampled).any(1)
-        low[one, other], high[one, other] = np.quantile(np.nanmedian(sampled[known], axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        median[one, other] = np.median(known)
+        low[one, other], high[one, other] = quantile_test(known, p=0.5).confidence_interval(LEVEL)
     return Agreement(values, median, low, high)

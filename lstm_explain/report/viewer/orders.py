@@ -31,7 +31,9 @@ def orders(measured: Measured, sections: Mapping[str, Section]) -> tuple[Order, 
             }
             found.append(Order(f"share of steps with the {keeps.replace('_', ' ')} {side}-saturated", shares))
     if measured.timescale is not None:
-        found.append(Order("half-life, steps", {name: layer.half_life for name, layer in measured.timescale.layers.items()}))
+        longest = max(int(layer.lags[-1]) for layer in measured.timescale.layers.values())
+        lives = {name: np.minimum(layer.half_life, longest) for name, layer in measured.timescale.layers.items()}
+        found.append(Order(f"half-life, steps, at most {longest}", lives))
     if measured.probing is not None:
         for label, probed in measured.probing.labels.items():
             scores: dict[str, NDArray[np.float64]] = {name: np.full(width, np.nan) for name, width in measured.units.items()}

@@ -177,7 +177,7 @@ def _why(why: Painted | None) -> dict[str, Any] | None:
     if why is None:
         return None
     largest = np.abs(why.contributions).max(1)
-    share = why.contributions / np.where(largest > 0, largest, 1.0)[:, None]
+    share = np.nan_to_num(why.contributions / np.where(largest > 0, largest, 1.0)[:, None])
     return {
         "what": why.what,
         "whole": why.whole,

@@ -206,6 +206,7 @@
 
   function paint() {
     const top = frame.scrollTop, width = frame.clientWidth, tall = frame.clientHeight, colours = palette(), own = bytes(), why = contributions();
+    if (!own) return;
     const drawing = sharp(canvas, width, tall);
     drawing.fillStyle = "#fff";
     drawing.fillRect(0, 0, width, tall);
@@ -569,7 +570,8 @@
     Object.assign(state, change);
     if (state.layer !== before.layer && change.unit === undefined) state.unit = 0;
     if (!signalOf(state.signal)) state.signal = layer().memory;
-    if (!bytes()) await load(state.layer, state.signal);
+    // While one block is unpacked another may be chosen.
+    while (!bytes()) await load(state.layer, state.signal);
     if (state.why && !blocks.has("why")) blocks.set("why", await unpacked(data.why.contributions));
     if (state.layer !== before.layer || !at("order").options.length) {
       at("layer").value = String(state.layer);

@@ -157,7 +157,7 @@ def test_a_span_has_the_units_and_the_matches_that_the_functions_find(opened, ad
 def test_units_are_put_in_order_found_and_picked(opened, address, report_of):
     tab = opened(f"{address}#layer=0&unit=1&signal=cell_state")
     half = np.array(report_of("make").sections["timescale"]["layers"]["lstm.l0"]["half_life"])
-    tab.select_option("#viewer-order", "half-life, steps")
+    tab.select_option("#viewer-order", "half-life, steps, at most 32")
     listed = [int(re.match(r"unit (\d)", text)[1]) for text in tab.locator("#viewer-units option").all_inner_texts()]
     assert listed == np.argsort(-half, kind="stable").tolist()
     tab.fill("#viewer-search", "3")

@@ -146,6 +146,16 @@ def test_of_long_data_a_part_is_read_that_begins_where_the_picture_does():
     assert len(part.tokens) == part.steps == part.layers["lstm.l0"].signals["cell_state"].shape[1]
 
 
+def test_a_half_life_beyond_what_can_be_seen_comes_first():
+    model = nn.LSTM(2, 3, batch_first=True)
+    with torch.no_grad():
+        model.bias_ih_l0[3 + 1] = 50.0
+    report = lx.explain(lx.Study(model, torch.randn(4, 40, 2), lengths=[40] * 4), progress=False)
+    (order,) = [order for order in report.view.orders if order.what == "half-life, steps, at most 32"]
+    assert order.values["l0"][1] == 32 and order.values["l0"].argmax() == 1
+    assert meta(packed(report.view, ROOM))["layers"][0]["orders"][2]["values"][1] == 32
+
+
 def test_of_short_sequences_there_are_as_many_as_there_are_steps_for():
     report = lx.explain(lx.Study(nn.LSTM(2, 3, batch_first=True), torch.randn(90, 5, 2)), progress=False)
     part = view(report.study, report.measured, {section.name: section for section in report.sections}, steps=200)

@@ -23,14 +23,15 @@ _SAMPLE = 3
 class CallCheck(NamedTuple):
     """The check of one call of one module: recomputed against returned, and every recorded value against the equations.
 
-    Differences are the largest absolute ones; ``scale`` is the largest absolute value compared; ``tolerance`` is what a
-    difference may be at that scale in that dtype. ``rounding`` is what rounding alone may add up to in the cell state over many steps
-    with forget gates near 1, 0 where that wasn't needed: ``c_n`` may differ by so much more, and in ``equations`` what it may do to
-    each hidden state is left out. ``c_n`` is 0 where there is no cell, and stands for all further states of a registered cell.
-    ``nonfinite`` counts NaN and infinite values in the call's output; they must stand at the same places in both, and are
-    left out of the differences. ``edited`` names the signals that `lstm_explain.intervene` changed: there the recorded value is held
-    against the edit's, and everywhere else against the equations. ``sampled`` of ``steps`` were recomputed from their inputs, where it
-    wasn't all of them (``record(fast=True)``): the output is the compiled kernel's then, and differs from the layer's own by rounding.
+    Differences are the largest absolute ones; ``scale`` is the largest absolute value compared; ``tolerance`` is what a difference may be
+    at that scale in that dtype. ``rounding`` is what rounding alone may add up to in the cell state over many steps with forget gates
+    near 1, 0 where that wasn't needed: ``c_n`` may differ by so much more, and in ``equations`` what it may do to each hidden state is
+    left out; of a peephole LSTM what it may do to any value within one step, where that isn't little. ``c_n`` is 0 where there is no
+    cell, and stands for all further states of a registered cell. ``nonfinite`` counts NaN and infinite values in the call's output; they
+    must stand at the same places in both, and are left out of the differences. ``edited`` names the signals that `lstm_explain.intervene`
+    changed: there the recorded value is held against the edit's, and everywhere else against the equations. ``sampled`` of ``steps`` were
+    recomputed from their inputs, where it wasn't all of them (``record(fast=True)``): the output is the compiled kernel's then, and
+    differs from the layer's own by rounding.
     """
 
     module: str

@@ -13,8 +13,9 @@ from lstm_explain.nn.kernels.native import layer as compiled
 from lstm_explain.nn.layers import LayerRun, Run, run_layers
 from lstm_explain.nn.layout import Layout
 from lstm_explain.nn.lstm import PeepholeLSTM
+from lstm_explain.nn.rounding import rounded_step
 from lstm_explain.recording.difference import Difference, compare, wide
-from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, input_and_state, mismatch, rows_of
+from lstm_explain.recording.opened import Forward, Opened, OpenedLayer, Rounded, input_and_state, mismatch, rows_of
 from lstm_explain.recording.sampling import by_sample
 from lstm_explain.recording.stack import by_name, draws, random_state, repeatable
 
@@ -85,6 +86,7 @@ def own_layer(layer: LayerRun, form: Form) -> OpenedLayer:
         initial={"hidden_state": wide(layer.initial_h), "cell_state": wide(layer.initial_c)},
         weights=kept_weights(layer.weights),
         checked=partial(_checked, layer, form),
+        rounding=partial(_by_rounding, layer, form),
     )
 
 
@@ -127,3 +129,23 @@ def _by_the_equations(layer: LayerRun, form: Form) -> Iterator[Difference]:
             expected = step(layer.x[rows], h[rows], c[rows], layer.weights, form)
         i, f, g, o = gates[rows].unbind(1)
         yield from map(compare, Step(i, f, g, o, cell[rows], hidden[rows]), expected)
+
+
+def _by_rounding(layer: LayerRun, form: Form, dtype: torch.dtype) -> Rounded:
+    """Every recorded value beside the one nearest to it that rounding within one step allows: where cell states run far up that is much."""
+
+    def checked() -> Iterator[Difference]:
+        gates, cell, hidden = layer.saved
+        h, c = layer.seen()
+        for at in range(0, len(hidden), _ROWS):
+            rows = slice(at, at + _ROWS)
+            with torch.autocast(hidden.device.type, enabled=False):
+                expected = step(layer.x[rows], h[rows], c[rows], layer.weights, form)
+                radius = rounded_step(layer.x[rows], h[rows], c[rows], layer.weights, form, expected, torch.finfo(dtype).eps)
+            i, f, g, o = gates[rows].unbind(1)
+            for value, middle, side in zip(Step(i, f, g, o, cell[rows], hidden[rows]), expected, radius, strict=True):
+                nearest = value.clamp(middle - side, middle + side)
+                # What isn't finite has no neighbour.
+                yield compare(value, nearest.where(value.isfinite() & nearest.isfinite(), middle))
+
+    return Rounded(0.0, checked)

@@ -13,6 +13,7 @@ from lstm_explain.display import number
 from lstm_explain.report.measure import AFTER, BEFORE, CONTEXTS
 from lstm_explain.report.viewer.packed import LEVELS, Packed
 from lstm_explain.report.viewer.view import View
+from lstm_explain.report.words import counted
 
 
 class Part(NamedTuple):
@@ -45,7 +46,7 @@ def _intro(view: View, packed: Packed) -> str:
     shown = "text" if view.tokens is not None else "series" if view.series is not None else "steps, without what was read,"
     return (
         f"Every colour is what one unit of the network held after reading that step. Here are {number(view.steps)} steps of {shown} from "
-        f"{number(len(view.pieces))} sequence{'' if len(view.pieces) == 1 else 's'}, with {number(packed.facts['units_shown'])} units: "
+        f"{counted(len(view.pieces), 'sequence')}, with {counted(packed.facts['units_shown'], 'unit')}: "
         "choose one by list, by number or in the scatter, and a signal; the line below says what stands at the cursor."
     )
 

@@ -58,11 +58,10 @@ def _held(measured: Measured, numbers: Mapping[str, Any]) -> dict[str, NDArray[n
 
 
 def interest(widths: Mapping[str, int], known: Sequence[Order], sections: Mapping[str, Section]) -> tuple[tuple[str, int], ...]:
-    """All units: those that a claim was about, verified ones first; then the first of each order by turns, then the rest."""
-    claims = sorted(sections["verification"].numbers.get("claims", ()), key=lambda one: one["verdict"] != "verified")
-    told = sections["unit_text"].numbers
-    claimed = [(one["layer"], unit) for one in claims for unit in one["units"]]
-    if not any(one["verdict"] == "verified" for one in claims) and "unit" in told:
+    """All units: those that a claim was about, the best founded first; then the first of each order by turns, then the rest."""
+    tested, told = sections["verification"].results.get("verification"), sections["unit_text"].numbers
+    claimed = [] if tested is None else [(one.claim.layer, unit) for one in tested.ranked for unit in one.claim.units]
+    if "unit" in told and (tested is None or not tested.verified):
         claimed.insert(0, (told["layer"], told["unit"]))
     ranked = []
     for order in known:

@@ -121,31 +121,33 @@ def _checked(layer: LayerRun, form: Form) -> Iterator[Difference]:
 
 def _by_the_equations(layer: LayerRun, form: Form) -> Iterator[Difference]:
     """Every recorded value beside what one readable step gives from the recorded state before it."""
-    gates, cell, hidden = layer.saved
-    h, c = layer.seen()
-    for at in range(0, len(hidden), _ROWS):
-        rows = slice(at, at + _ROWS)
-        with torch.autocast(hidden.device.type, enabled=False):
-            expected = step(layer.x[rows], h[rows], c[rows], layer.weights, form)
-        i, f, g, o = gates[rows].unbind(1)
-        yield from map(compare, Step(i, f, g, o, cell[rows], hidden[rows]), expected)
+    for recorded, expected, _ in _step_by_step(layer, form):
+        yield from map(compare, recorded, expected)
 
 
 def _by_rounding(layer: LayerRun, form: Form, dtype: torch.dtype) -> Rounded:
     """Every recorded value beside the one nearest to it that rounding within one step allows: where cell states run far up that is much."""
 
     def checked() -> Iterator[Difference]:
-        gates, cell, hidden = layer.saved
-        h, c = layer.seen()
-        for at in range(0, len(hidden), _ROWS):
-            rows = slice(at, at + _ROWS)
-            with torch.autocast(hidden.device.type, enabled=False):
-                expected = step(layer.x[rows], h[rows], c[rows], layer.weights, form)
-                radius = rounded_step(layer.x[rows], h[rows], c[rows], layer.weights, form, expected, torch.finfo(dtype).eps)
-            i, f, g, o = gates[rows].unbind(1)
-            for value, middle, side in zip(Step(i, f, g, o, cell[rows], hidden[rows]), expected, radius, strict=True):
+        for recorded, expected, seen in _step_by_step(layer, form):
+            with torch.autocast(expected.cell_state.device.type, enabled=False):
+                radius = rounded_step(*seen, layer.weights, form, expected, torch.finfo(dtype).eps)
+            for value, middle, side in zip(recorded, expected, radius, strict=True):
                 nearest = value.clamp(middle - side, middle + side)
                 # What isn't finite has no neighbour.
                 yield compare(value, nearest.where(value.isfinite() & nearest.isfinite(), middle))
 
     return Rounded(0.0, checked)
+
+
+def _step_by_step(layer: LayerRun, form: Form) -> Iterator[tuple[Step, Step, tuple[Tensor, Tensor, Tensor]]]:
+    """Some steps at a time: as they were recorded, as one readable step gives them, and what that saw, x, h and c."""
+    gates, cell, hidden = layer.saved
+    h, c = layer.seen()
+    for at in range(0, len(hidden), _ROWS):
+        rows = slice(at, at + _ROWS)
+        seen = layer.x[rows], h[rows], c[rows]
+        with torch.autocast(hidden.device.type, enabled=False):
+            expected = step(*seen, layer.weights, form)
+        i, f, g, o = gates[rows].unbind(1)
+        yield Step(i, f, g, o, cell[rows], hidden[rows]), expected, seen

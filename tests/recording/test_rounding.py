@@ -56,7 +56,9 @@ def test_a_layer_whose_cell_states_run_far_up_is_certified(monkeypatch):
     with lx.record(layer, lengths=[300] * 4) as recording:
         layer(x)
     assert recording["l0"].cell_state.abs().max() > 30 and recording.certificate.state == "certified"
-    # And it needs what is allowed for rounding.
+    if lx.backend().name != "native":
+        return  # PyTorch's operations ran it and check it, bit for bit
+    # It needs what is allowed for rounding.
     monkeypatch.setattr(layers, "rounded_step", lambda *given: [torch.zeros(())] * 6)
     with pytest.raises(CertificateError, match="in equations"), lx.record(layer, lengths=[300] * 4):
         layer(x)

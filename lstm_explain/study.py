@@ -204,15 +204,22 @@ class Study:
 
     def batches(self, size: int) -> Iterator[Batch]:
         """The sequences, `size` at a time, in order, each batch cut to its longest sequence."""
-        lengths = torch.as_tensor([self.inputs.shape[1]] * len(self.inputs) if self.lengths is None else self.lengths)
+        lengths = torch.as_tensor(self.sequence_lengths)
         for begin in range(0, len(self.inputs), size):
             rows = slice(begin, min(begin + size, len(self.inputs)))
             yield Batch(self.inputs[rows, : int(lengths[rows].max())], lengths[rows], rows)
 
     @property
+    def sequence_lengths(self) -> list[int]:
+        """How many steps each sequence has, whether or not that was said."""
+        given = [self.inputs.shape[1]] * len(self.inputs) if self.lengths is None else self.lengths
+        lengths: list[int] = torch.as_tensor(given).tolist()
+        return lengths
+
+    @property
     def steps(self) -> int:
         """How many steps all sequences have."""
-        return sum(int(batch.lengths.sum()) for batch in self.batches(len(self.inputs)))
+        return sum(self.sequence_lengths)
 
     def __repr__(self) -> str:
         return f"<Study {self.name!r}: {type(self.model).__name__}, {len(self.inputs)} sequences, {self.steps:,} steps>"

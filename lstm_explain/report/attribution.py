@@ -111,7 +111,7 @@ def _sums(good: int, places: int, worst: float) -> str:
 def _attributed(study: Study, place: Place) -> tuple[AttributionResult, int]:
     """A place's attributions; of a causal network only the steps up to the place are run, if that changes nothing."""
     row = place.sequence
-    length = _length(study, row)
+    length = study.sequence_lengths[row]
     device = next(study.model.parameters()).device
     whole = study.inputs[row : row + 1, :length].to(device)
 
@@ -127,10 +127,6 @@ def _attributed(study: Study, place: Place) -> tuple[AttributionResult, int]:
             whole = whole[:, : step + 1]
     options = {"baselines": study.baselines, "n_steps": NODES, "tolerance": TOLERANCE}
     return explained(whole, "integrated_gradients", **options), max(0, whole.shape[1] - SHOWN)
-
-
-def _length(study: Study, row: int) -> int:
-    return study.inputs.shape[1] if study.lengths is None else int(torch.as_tensor(study.lengths)[row])
 
 
 def _numbers(study: Study, place: Place, result: AttributionResult) -> dict[str, Any]:
@@ -185,7 +181,7 @@ def _picture(study: Study, inputs: bool, place: Place, result: AttributionResult
         tokens = list(study.tokens[place.sequence])
         step = place.target[0]
         # Of a network that predicts tokens the place is about the one after it.
-        if study.next_tokens is not None and len(place.target) > 1 and 0 <= step < _length(study, place.sequence) - 1:
+        if study.next_tokens is not None and len(place.target) > 1 and 0 <= step < study.sequence_lengths[place.sequence] - 1:
             next_token = f" “{_visible(tokens[step + 1])}”"
         text = "".join(map(short, tokens[start : row["steps"]]))
         figure, (ax,) = panels(9.0, 1.6 + 0.19 * sum(1 + len(line) // 88 for line in text.split("\n")))

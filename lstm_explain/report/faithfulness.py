@@ -83,7 +83,7 @@ def trust(study: Study, measured: Measured) -> Trust | str:
 
 
 def _read(study: Study) -> _Read:
-    lengths = [study.inputs.shape[1]] * len(study.inputs) if study.lengths is None else torch.as_tensor(study.lengths).tolist()
+    lengths = study.sequence_lengths
     device = next(study.model.parameters()).device
     given = study.target is not None and not study.places
     steps = study.inputs.shape[1] if given else min(STEPS, study.inputs.shape[1])

@@ -37,7 +37,7 @@ def section(study: Study, measured: Measured) -> Section:
     truth = study.labels[label]
     groups = list(range(len(study.inputs))) if study.groups is None else list(study.groups)
     rows = [row for row, group in enumerate(groups) if measured.probing.fold_of[group] == FOLD]
-    lengths = torch.as_tensor([study.inputs.shape[1]] * len(groups) if study.lengths is None else study.lengths).tolist()
+    lengths = study.sequence_lengths
     row, start = _liveliest({row: truth[row, : lengths[row]] == 1 for row in rows})
     start += _from_line_start(study.tokens[row][start : min(start + TOKENS, lengths[row])])
     inputs = study.inputs[row : row + 1, : lengths[row]].to(next(study.model.parameters()).device)

@@ -86,7 +86,7 @@ class Explained:
         InputError
             If the model fails, or a target doesn't fit what it returns.
         """
-        explained = tensor_of(self._call(points, rows), self._output)
+        explained = tensor_of(self.returned(points, rows), self._output)
         if explained.dim() == 0 or len(explained) != len(rows):
             got = tuple(explained.shape)
             raise InputError(
@@ -103,9 +103,10 @@ class Explained:
 
     def shape(self, points: Tensor, rows: Tensor) -> torch.Size:
         """The shape of the tensor that is explained."""
-        return tensor_of(self._call(points, rows), self._output).shape
+        return tensor_of(self.returned(points, rows), self._output).shape
 
-    def _call(self, points: Tensor, rows: Tensor) -> Any:
+    def returned(self, points: Tensor, rows: Tensor) -> Any:
+        """What the model returns at points, each of the example that `rows` says."""
         args = [
             arg.value
             if isinstance(arg, Shared)

@@ -5,6 +5,7 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
+import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
@@ -12,6 +13,7 @@ from lstm_explain.analyses.selection.select import THRESHOLD
 from lstm_explain.display import number
 from lstm_explain.report.measure import AFTER, BEFORE, CONTEXTS
 from lstm_explain.report.viewer.packed import LEVELS, Packed
+from lstm_explain.report.viewer.painted import BLOCK
 from lstm_explain.report.viewer.view import View
 from lstm_explain.report.words import counted
 
@@ -52,13 +54,6 @@ def _intro(view: View, packed: Packed) -> str:
 
 
 def _method(view: View) -> str:
-    why = (
-        f" What an output hangs on is {view.why.what} with each of the first {number(view.why.contributions.shape[1])} steps replaced by "
-        "the baseline, one at a time (occlusion: Zeiler & Fergus 2014); red raised it. Such contributions don’t claim to add up: beside "
-        "them stands what replacing all of these steps together does beyond their sum."
-        if view.why is not None
-        else ""
-    )
     contexts = (
         f" The {number(CONTEXTS)} contexts at either end are the highest and the lowest places of each unit over all sequences, "
         f"{number(BEFORE)} steps before and {number(AFTER)} after; they were picked because they are extreme."
@@ -69,7 +64,23 @@ def _method(view: View) -> str:
         f"The sequences were recorded again, certified as above. Values are shown in {LEVELS + 1} levels from a gate’s 0 to 1, or from a "
         "state’s largest size downwards to upwards, an error of at most 0.2 % of that range; exact ones are in viewer.safetensors. Colours "
         "have one scale for all units of a layer, from which the largest 1 % of a state without bounds stick out. The rank is among the "
-        f"layer’s units in this page, the highest first. Gold is a value that isn’t finite.{contexts}{why}"
+        f"layer’s units in this page, the highest first. Gold is a value that isn’t finite.{contexts}{_why(view)}"
+    )
+
+
+def _why(view: View) -> str:
+    if isinstance(view.why, str):
+        return f" What an output hangs on isn’t shown: {view.why}." if view.why else ""
+    each = "the output of each sequence" if view.why.whole else "an output"
+    outputs = sum(len(part.output) for part in view.why.parts)
+    after = " and as many after it" if view.why.ahead else ""
+    unknown = any(np.isnan(part.residual).any() for part in view.why.parts)
+    return (
+        f" What {each} hangs on is {view.why.what}, less the same with a step replaced by the baseline, one at a time (occlusion: Zeiler & "
+        f"Fergus 2014); red raised it. Asked were {counted(outputs, 'output')}"
+        + ("" if view.why.whole else f", each about the {BLOCK} to {2 * BLOCK} steps up to it{after}")
+        + ". Such contributions don’t claim to add up: beside them stands what replacing all of these steps together does beyond their sum"
+        + (", where the model can read the sequence without them." if unknown else ".")
     )
 
 

@@ -38,7 +38,7 @@ class Packed(NamedTuple):
     blocks: Mapping[str, str]
     """Values of each layer and signal, ``"0 cell_state"``: bytes ``(unit, step)``, compressed, in base64."""
     values: Mapping[str, NDArray[np.float32]]
-    """The same values, exact, by ``"l0.cell_state"``."""
+    """The same values, exact, by ``"l0.cell_state"``; and of each piece what its outputs hang on, as ``"piece_0.contributions"``."""
     facts: dict[str, Any]
     """What is shown and what was cut, for `report.json`."""
 
@@ -84,6 +84,8 @@ def _pack(view: View, chosen: tuple[tuple[str, int], ...]) -> Packed:
                 "contexts": _contexts(view, name, units),
             }
         )
+    for at, part in enumerate(() if isinstance(view.why, str) else view.why.parts):
+        exact |= {f"piece_{at}.{name}": values.astype(np.float32) for name, values in part._asdict().items()}
     rank = {one: at for at, one in enumerate(chosen)}
     meta = {
         "pieces": [piece._asdict() for piece in view.pieces],
@@ -107,6 +109,7 @@ def _pack(view: View, chosen: tuple[tuple[str, int], ...]) -> Packed:
         "units_shown": len(chosen),
         "units_in_all": len(view.units),
         "levels": LEVELS,
+        "outputs_explained": 0 if isinstance(view.why, str) else sum(len(part.output) for part in view.why.parts),
         "holds_inputs": view.inputs,
         "values": "viewer.safetensors",
     }
@@ -172,22 +175,30 @@ def _context(one: Context) -> dict[str, Any]:
     }
 
 
-def _why(why: Painted | None) -> dict[str, Any] | None:
-    """Contributions as bytes from -127 to 127 of each output's own largest."""
-    if why is None:
+def _why(why: Painted | str) -> dict[str, Any] | None:
+    """Contributions of each output as bytes from 1 to 255, 128 none, of its own largest, from the first step that was asked on; 0: not."""
+    if isinstance(why, str):
         return None
-    largest = np.abs(why.contributions).max(1)
-    share = np.nan_to_num(why.contributions / np.where(largest > 0, largest, 1.0)[:, None])
-    return {
-        "what": why.what,
-        "whole": why.whole,
-        "outputs": len(why.output),
-        "steps": why.contributions.shape[1],
-        "largest": [float(f"{one:.3g}") for one in largest.tolist()],
-        "output": [float(f"{one:.4g}") for one in why.output.tolist()],
-        "residual": [float(f"{one:.2g}") for one in why.residual.tolist()],
-        "contributions": _squeezed(np.round(share * 127 + 128).astype(np.uint8)),
-    }
+    parts = []
+    for part in why.parts:
+        asked = ~np.isnan(part.contributions)
+        first, width = asked.argmax(1), int((asked.shape[1] - asked[:, ::-1].argmax(1) - asked.argmax(1)).max())
+        steps = first[:, None] + np.arange(width)
+        inside = steps < asked.shape[1]
+        near = np.where(inside, np.take_along_axis(part.contributions, np.where(inside, steps, 0), 1), np.nan)
+        largest = np.nanmax(np.abs(near), axis=1)
+        share = near / np.where(largest > 0, largest, 1.0)[:, None]
+        parts.append(
+            {
+                "first": first,
+                "width": width,
+                "largest": [float(f"{one:.3g}") for one in largest.tolist()],
+                "output": [float(f"{one:.4g}") for one in part.output.tolist()],
+                "residual": [float(f"{one:.2g}") for one in part.residual.tolist()],
+                "contributions": _squeezed(np.where(np.isnan(share), 0, np.round(np.nan_to_num(share) * 127 + 128)).astype(np.uint8)),
+            }
+        )
+    return {"what": why.what, "whole": why.whole, "parts": parts}
 
 
 def _island(meta: Mapping[str, Any]) -> str:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from lstm_explain.analyses.contexts.result import ContextsResult
 from lstm_explain.display import number
-from lstm_explain.errors import InputError
 from lstm_explain.recording.recording import Recording
 from lstm_explain.recording.runner import record
 from lstm_explain.report.measure import Measured
@@ -18,19 +17,8 @@ from lstm_explain.report.reads import reads
 from lstm_explain.report.section import Section
 from lstm_explain.report.viewer.orders import Order, interest, orders
 from lstm_explain.report.viewer.painted import Painted, painted
+from lstm_explain.report.viewer.pieces import Piece, pieces
 from lstm_explain.study import Study
-
-PIECES = 4
-"""So many stretches of the data at least, from different sequences; of short ones as many as there are steps for."""
-
-
-class Piece(NamedTuple):
-    """A stretch of one sequence."""
-
-    sequence: int
-    group: str
-    start: int
-    stop: int
 
 
 class Seen(NamedTuple):
@@ -62,8 +50,8 @@ class View:
         Where each unit is highest and lowest over all that was read; None where nothing of it is shown.
     all_steps : int
         How many steps the study has.
-    why : Painted or None
-        What each step of the first piece contributed to later outputs.
+    why : Painted or str
+        What each step contributed to later outputs; or why that isn't known.
     """
 
     pieces: tuple[Piece, ...]
@@ -75,7 +63,7 @@ class View:
     orders: tuple[Order, ...]
     contexts: ContextsResult | None
     all_steps: int
-    why: Painted | None = None
+    why: Painted | str = ""
 
     @property
     def steps(self) -> int:
@@ -111,18 +99,20 @@ def view(study: Study, measured: Measured, sections: Mapping[str, Section], step
         About so many.
     """
     device = next(study.model.parameters()).device
-    pieces = _pieces(study, sections, steps)
+    shown = pieces(study, sections, steps)
     parts: list[Recording] = []
-    for piece in pieces:
-        with torch.no_grad(), record(study.model, lengths=[piece.stop]) as recording:
-            study.model(study.inputs[piece.sequence : piece.sequence + 1, : piece.stop].to(device))
+    for piece in shown:
+        # To its end: what a unit holds may hang on what comes later.
+        length = study.sequence_lengths[piece.sequence]
+        with torch.no_grad(), record(study.model, lengths=[length]) as recording:
+            study.model(study.inputs[piece.sequence : piece.sequence + 1, :length].to(device))
         parts.append(recording)
-    layers = {name: _seen(name, parts, pieces) for name in parts[0]}
+    layers = {name: _seen(name, parts, shown) for name in parts[0]}
     known = orders(measured, sections)
-    read = [reads(study, piece.sequence, piece.start, piece.stop) for piece in pieces] if measured.inputs else []
+    read = [reads(study, piece.sequence, piece.start, piece.stop) for piece in shown] if measured.inputs else []
     numeric = bool(read) and isinstance(read[0], np.ndarray)
     return View(
-        pieces=pieces,
+        pieces=shown,
         tokens=tuple(token for part in read for token in part) if read and not numeric else None,
         series=np.concatenate(read) if numeric else None,
         feature_names=tuple(study.feature_names or ()) if numeric else (),
@@ -131,46 +121,16 @@ def view(study: Study, measured: Measured, sections: Mapping[str, Section], step
         orders=known,
         contexts=measured.contexts,
         all_steps=study.steps,
-        why=_painted(study, pieces[0], layers) if measured.inputs else None,
+        why=painted(study, shown) if measured.inputs else "",
     )
 
 
-def _painted(study: Study, piece: Piece, layers: Mapping[str, Seen]) -> Painted | None:
-    """What each step contributed, of a study that says which output it is about and a model that takes replaced steps."""
-    try:
-        return painted(study, piece.sequence, piece.start, piece.stop, back=any(name.endswith("_reverse") for name in layers))
-    except InputError:
-        return None
-
-
-def _pieces(study: Study, sections: Mapping[str, Section], steps: int) -> tuple[Piece, ...]:
-    """Half of it the stretch that the page's picture of a unit shows, the rest from sequences that are evenly spaced."""
-    whole = torch.as_tensor([study.inputs.shape[1]] * len(study.inputs) if study.lengths is None else study.lengths).tolist()
-    shown = sections["unit_text"].numbers
-    first, start = int(shown.get("sequence", 0)), int(shown.get("start", 0))
-    if steps >= sum(whole):
-        return tuple(_piece(study, row, 0, length) for row, length in enumerate(whole))
-    many = min(len(whole), max(PIECES, steps * len(whole) // sum(whole)))
-    spread = np.linspace(0, len(whole) - 1, many).round().astype(int).tolist()
-    pieces = [_piece(study, first, start, min(whole[first], start + -(-steps // 2)))]
-    others = [row for row in spread if row != first][: many - 1]
-    for n, row in enumerate(others):
-        left = steps - sum(piece.stop - piece.start for piece in pieces)
-        if left > 0:
-            pieces.append(_piece(study, row, 0, min(whole[row], -(-left // (len(others) - n)))))
-    return tuple(pieces)
-
-
-def _piece(study: Study, row: int, start: int, stop: int) -> Piece:
-    return Piece(row, "" if study.groups is None else str(study.groups[row]), start, stop)
-
-
-def _seen(name: str, parts: list[Recording], pieces: tuple[Piece, ...]) -> Seen:
+def _seen(name: str, parts: list[Recording], shown: tuple[Piece, ...]) -> Seen:
     first = parts[0][name]
     width = first.signal(first.memory).shape[2]
     signals = {}
     for signal in first.signals:
         if first.signal(signal).shape[2] == width:
-            each = [part[name].signal(signal)[0, piece.start : piece.stop].float() for part, piece in zip(parts, pieces, strict=True)]
+            each = [part[name].signal(signal)[0, piece.start : piece.stop].float() for part, piece in zip(parts, shown, strict=True)]
             signals[signal] = torch.cat(each).T.contiguous().cpu().numpy()
     return Seen(first.kind, first.memory, signals)

@@ -44,9 +44,9 @@
 
   function pieceOf(step) {
     let first = 0;
-    for (const piece of data.pieces) {
+    for (const [index, piece] of data.pieces.entries()) {
       const size = piece.stop - piece.start;
-      if (step < first + size) return { ...piece, first, last: first + size - 1, step: piece.start + step - first };
+      if (step < first + size) return { ...piece, index, first, last: first + size - 1, step: piece.start + step - first };
       first += size;
     }
     return null;
@@ -195,13 +195,19 @@
 
   // ---- What was read, coloured --------------------------------------------------------------------------------------------------
 
-  // What each step added to the output at the cursor, from -1 to 1 of the largest; null where that isn't known.
+  // What each step added to the output at the cursor: `of(step)` is from -1 to 1 of the largest, null where that wasn't asked.
   function contributions() {
-    const why = data.why, piece = data.pieces[0];
-    if (!state.why || !why || !blocks.has("why")) return null;
-    const row = why.whole ? 0 : state.step;
-    if (row >= why.outputs || (why.whole && state.step >= piece.stop - piece.start)) return null;
-    return blocks.get("why").subarray(row * why.steps, (row + 1) * why.steps);
+    const piece = pieceOf(state.step), part = state.why && data.why && data.why.parts[piece.index], own = part && blocks.get(`why ${piece.index}`);
+    const row = data.why && data.why.whole ? 0 : state.step - piece.first;
+    if (!own || row >= part.output.length) return null;
+    const of = (step) => {
+      const place = step - piece.first - part.first[row];
+      const byte = place >= 0 && place < part.width ? own[row * part.width + place] : 0;
+      return byte ? (byte - 128) / 127 : null;
+    };
+    let strongest = piece.first;
+    for (let step = piece.first; step <= piece.last; step++) if (Math.abs(of(step)) > Math.abs(of(strongest))) strongest = step;
+    return { of, output: part.output[row], largest: of(strongest) * part.largest[row], strongest, residual: part.residual[row] };
   }
 
   function paint() {
@@ -222,7 +228,8 @@
       drawing.font = FONT;
       for (let step = row.from; step <= row.to; step++) {
         let pair = colours[own[state.unit * data.steps + step]];
-        if (state.why && data.why) pair = why && step < why.length ? shade(data.colours.signed, why[step] / 254 - 1 / 254) : ["#fff", "#000"];
+        const share = why && why.of(step);
+        if (state.why) pair = share === null ? ["#fff", "#000"] : shade(data.colours.signed, (share + 1) / 2);
         const x = cells.x[step], wide = cells.width[step];
         drawing.fillStyle = pair[0];
         drawing.fillRect(x, y + 1, wide + 0.5, ROW - 2);
@@ -465,15 +472,17 @@
     return above;
   }
 
+  const named = (step) => `${read === "tokens" ? `“${visible(data.tokens[step])}” ` : ""}step ${pieceOf(step).step}`;
+
   function said(step) {
-    const piece = pieceOf(step), own = value(state.unit, step), token = read === "tokens" ? `“${visible(data.tokens[step])}” ` : "";
+    const piece = pieceOf(step), own = value(state.unit, step);
     const series = read === "series" ? `, ${data.series.slice(0, LINES.length).map((one, feature) =>
       `${featureName(feature)} ${number(one[step] ?? NaN)}`).join(", ")}` : "";
-    const where = `${token}step ${piece.step} of sequence ${piece.sequence}${series}`;
+    const where = `${named(step)} of sequence ${piece.sequence}${series}`;
     const what = `${words(state.signal)} of unit ${layer().units[state.unit]}, ${escaped(layer().name)}: ${number(own)}`;
-    const why = contributions(), row = data.why && data.why.whole ? 0 : step;
+    const why = contributions(), left = why && (why.residual === null ? "what is left over isn’t known" : `left over ${number(why.residual)}`);
     const hangs = !state.why ? "" : !why ? "; what this output hangs on was not computed here"
-      : `; ${data.why.what}: ${number(data.why.output[row])}, largest contribution ${number(data.why.largest[row])}, left over ${number(data.why.residual[row])}`;
+      : `; ${data.why.what}: ${number(why.output)}, largest contribution ${number(why.largest)} by ${named(why.strongest)}, ${left}`;
     return `${where}: ${what}, rank ${rank(step)} of ${layer().units.length}${hangs}`;
   }
 
@@ -572,7 +581,9 @@
     if (!signalOf(state.signal)) state.signal = layer().memory;
     // While one block is unpacked another may be chosen.
     while (!bytes()) await load(state.layer, state.signal);
-    if (state.why && !blocks.has("why")) blocks.set("why", await unpacked(data.why.contributions));
+    if (state.why) for (const [index, part] of data.why.parts.entries()) {
+      if (!blocks.has(`why ${index}`)) blocks.set(`why ${index}`, await unpacked(part.contributions));
+    }
     if (state.layer !== before.layer || !at("order").options.length) {
       at("layer").value = String(state.layer);
       signals();
@@ -716,7 +727,7 @@
     at("why-frame").hidden = !data.why;
     at("text-frame").hidden = read !== "tokens";
     at("app").hidden = false;
-    if (data.why && !data.why.whole) state.step = Math.min(data.why.outputs, data.steps) - 1;
+    if (data.why && !data.why.whole) state.step = Math.min(data.why.parts[0].output.length, AROUND * 2) - 1;
     const found = linked();
     Object.assign(state, found || { layer: data.first[0], unit: data.first[1], signal: data.layers[data.first[0]].memory });
     layout();

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import small_study
 import torch
+from safetensors.numpy import load_file
 
 import lstm_explain as lx
 from lstm_explain.report.page import page
 from lstm_explain.report.viewer.markup import part
 from lstm_explain.report.viewer.packed import packed
-from lstm_explain.report.viewer.view import Piece, Seen, View
+from lstm_explain.report.viewer.pieces import Piece
+from lstm_explain.report.viewer.view import Seen, View
 
 
 @pytest.fixture(scope="module")
@@ -194,16 +196,34 @@ def test_contexts_stand_beside_the_unit(opened, address, recording):
     tab.wait_for_selector(f"#viewer-said:has-text('step {best[0].step} of sequence {best[0].sequence}')", timeout=3000)
 
 
-def test_what_an_output_hangs_on_is_painted(opened, address):
-    tab = opened(f"{address}#layer=0&unit=2&signal=cell_state&step=20")
+@pytest.mark.parametrize(("sequence", "step"), [(0, 0), (0, 39), (3, 7)])
+def test_what_an_output_hangs_on_is_painted(opened, address, report_of, sequence, step):
+    tab = opened(f"{address}#layer=0&unit=2&signal=cell_state&step={sum(LENGTHS[:sequence]) + step}")
     before = tab.locator("#viewer-canvas").screenshot()
     tab.check("#viewer-why")
     tab.wait_for_selector("#viewer-said:has-text('; output 3 at each step: ')", timeout=3000)
-    assert re.search(r"largest contribution \S+, left over \S+$", said(tab))
+    number = r"(-?[\d.e-]+)"
+    found = re.search(rf"each step: {number}, largest contribution {number} by “.*” step (\d+), left over {number}$", said(tab))
+    exact = load_file(report_of("make").place / "viewer.safetensors")
+    each = exact[f"piece_{sequence}.contributions"][step]
+    strongest = int(np.abs(each).argmax())
+    assert int(found[3]) == strongest
+    for shown, name in ((found[1], "output"), (found[4], "residual")):
+        np.testing.assert_allclose(float(shown), exact[f"piece_{sequence}.{name}"][step], rtol=0.06 if name == "residual" else 0.006)
+    np.testing.assert_allclose(float(found[2]), each[strongest], rtol=0.006)
     assert tab.locator("#viewer-canvas").screenshot() != before and tab.inner_text("#viewer-high") == "raises it most"
+
+
+def test_beyond_what_was_asked_nothing_is_painted(opened, tmp_path):
+    study = small_study.make()
+    report = lx.explain(study, progress=False)
+    why = report.view.why._replace(parts=report.view.why.parts[:1])
+    place = replace(report, view=replace(report.view, why=why)).save(tmp_path / "page", "html")
+    tab = opened(f"{place.as_uri()}#layer=0&unit=2&signal=cell_state&step=39")
+    tab.check("#viewer-why")
+    tab.wait_for_selector("#viewer-said:has-text('left over')", timeout=3000)
     tab.focus("#viewer-frame")
-    tab.keyboard.press("ArrowDown")
-    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("ArrowRight")
     tab.wait_for_selector("#viewer-said:has-text('was not computed here')", timeout=3000)
 
 

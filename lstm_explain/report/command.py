@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
         type=_megabytes,
         default=5.0,
         metavar="MB",
-        help="how large the page may become, up to 25, if its figures leave that: its viewer holds more steps and units then "
+        help="how large the page may become, up to 25: its viewer holds more steps and units then, and below its figures are coarser "
         "(default: %(default)g)",
     )
     options.add_argument(

@@ -46,8 +46,8 @@ def explain(
     thorough : bool
         Hold every unit of every layer, on all sequences.
     max_mb : float
-        How large the page may become, in 10^6 bytes up to 25, if its figures leave that: how many steps and units its viewer holds follows
-        from it.
+        How large the page may become, in 10^6 bytes up to 25: how many steps and units its viewer holds follows from it, and how its
+        figures are drawn. Its texts and tables aren't cut.
     progress : bool, optional
         Progress bars; by default where there is a terminal.
     inputs : bool

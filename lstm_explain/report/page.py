@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from lstm_explain.report.images import Image
 from lstm_explain.report.policy import policy
 from lstm_explain.report.viewer.markup import Part
 from lstm_explain.report.words import sentence, shown, token
@@ -21,8 +22,8 @@ ROOM = files("lstm_explain.report")
 MIME = {"svg": "image/svg+xml", "png": "image/png"}
 
 
-def page(report: "Report", images: Mapping[str, tuple[str, bytes]], viewer: Part, formats: Sequence[str]) -> str:
-    """The page's text; `images` has each figure's kind and bytes, `formats` what is written beside it."""
+def page(report: "Report", images: Mapping[str, Image], viewer: Part, formats: Sequence[str]) -> str:
+    """The page's text; `images` has each figure, `formats` what is written beside it."""
     css = (ROOM / "page.css").read_text(encoding="utf-8") + viewer.css
     environment = _environment()
     environment.filters["view"] = partial(_view, viewer.units)
@@ -38,8 +39,13 @@ def page(report: "Report", images: Mapping[str, tuple[str, bytes]], viewer: Part
         script=Markup(viewer.script),
         viewer=viewer.html,
         policy=policy(css, viewer.script),
-        images={name: Markup(f"data:{MIME[kind]};base64,{base64.b64encode(drawn).decode()}") for name, (kind, drawn) in images.items()},
+        images={name: _address(image) for name, image in images.items()},
     )
+
+
+def _address(image: Image) -> Markup | None:
+    """A figure as an address that holds it; None of one that is left out."""
+    return Markup(f"data:{MIME[image.kind]};base64,{base64.b64encode(image.drawn).decode()}") if image.kind else None
 
 
 def _view(shown: Mapping[str, Sequence[int]], one: tuple[str, int]) -> str | None:

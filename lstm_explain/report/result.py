@@ -1,7 +1,7 @@
 """`Report`: what was found about a study, before it is a page."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from lstm_explain.report.formats import formats as checked
 from lstm_explain.report.measure import Measured
 from lstm_explain.report.save import write
 from lstm_explain.report.section import Section
+from lstm_explain.report.summary import holds
 from lstm_explain.report.viewer.frame import Frame
 from lstm_explain.report.viewer.view import View
 from lstm_explain.study import Study
@@ -53,6 +54,12 @@ class Report:
         A question that couldn't be asked has none; its section's ``finding`` says why.
         """
         return {section.name: section.results for section in self.sections}
+
+    def holding(self, view: View) -> "Report":
+        """The same where less of the view is shown: what it says that it holds of the inputs is that."""
+        parts = [*(part for section in self.sections for part in section.holds), *view.holds]
+        said = holds(parts, self.facts["inputs"]["shown"])
+        return replace(self, facts={**self.facts, "summary": {**self.facts["summary"], "holds": said}})
 
     def save(self, place: str | Path, formats: str | Sequence[str] = USUAL) -> Path:
         """Write the report into a new directory and return its page, or what comes nearest to it.

@@ -34,7 +34,7 @@ class Frame:
     """What a notebook shows in place of this object: the viewer in a sandboxed frame."""
 
     def __init__(self, view: View, title: str, max_mb: float, height: int) -> None:
-        shown = part(view, packed(view, int(max_mb * 1e6)))
+        shown = part(packed(view, int(max_mb * 1e6)))
         css = (files("lstm_explain.report") / "page.css").read_text(encoding="utf-8") + shown.css
         environment = Environment(autoescape=True, undefined=StrictUndefined)
         self._page = environment.from_string(_PAGE).render(

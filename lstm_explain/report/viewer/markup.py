@@ -28,13 +28,14 @@ class Part(NamedTuple):
     """Those that it holds, by layer."""
 
 
-def part(view: View, packed: Packed) -> Part:
+def part(packed: Packed) -> Part:
     """The viewer of what was packed."""
+    view = packed.view
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     # Escaping would change what the script reads; that there is no "<" in the JSON, and only base64 in the blocks, is what packing sees to.
     safe = packed._replace(island=Markup(packed.island), blocks={name: Markup(block) for name, block in packed.blocks.items()})
     html = environment.from_string(_own("viewer.html.jinja")).render(
-        packed=safe, intro=_intro(view, packed), method=_method(view), cut=_cut(view, packed), threshold=THRESHOLD
+        packed=safe, intro=_intro(view, packed), method=_method(view), cut=_cut(packed), threshold=THRESHOLD
     )
     return Part(Markup(html), _own("viewer.css"), _own("viewer.js"), packed.facts["units"])
 
@@ -84,8 +85,8 @@ def _why(view: View) -> str:
     )
 
 
-def _cut(view: View, packed: Packed) -> str:
-    facts = packed.facts
+def _cut(packed: Packed) -> str:
+    facts, view = packed.facts, packed.view
     units = (
         f"all {number(facts['units_in_all'])} units"
         if facts["units_shown"] == facts["units_in_all"]
@@ -94,4 +95,5 @@ def _cut(view: View, packed: Packed) -> str:
     )
     steps = f"all {number(view.steps)} steps" if view.steps == view.all_steps else f"{number(view.steps)} of {number(view.all_steps)} steps"
     whole = view.steps == view.all_steps and facts["units_shown"] == facts["units_in_all"]
-    return f"Here are {steps} and {units}.{'' if whole else ' A larger page, by --max-mb, holds more.'}"
+    contexts = " No unit’s contexts are in it." if view.inputs and view.contexts is None else ""
+    return f"Here are {steps} and {units}.{contexts}{'' if whole else ' A larger page, by --max-mb, holds more.'}"

@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from lstm_explain.analyses.contexts.result import Context, Kind
 from lstm_explain.display import jsonable
-from lstm_explain.report.viewer.painted import Painted
+from lstm_explain.report.viewer.painted import BLOCK, Painted
 from lstm_explain.report.viewer.view import View
 from lstm_explain.trajectory import is_gate
 
@@ -41,6 +42,8 @@ class Packed(NamedTuple):
     """The same values, exact, by ``"l0.cell_state"``; and of each piece what its outputs hang on, as ``"piece_0.contributions"``."""
     facts: dict[str, Any]
     """What is shown and what was cut, for `report.json`."""
+    view: View
+    """What it holds, which may be less than there was to show."""
 
     @property
     def size(self) -> int:
@@ -49,13 +52,15 @@ class Packed(NamedTuple):
 
 
 def packed(view: View, budget: int) -> Packed:
-    """As many units as fit into so many bytes, the most interesting first; one at least."""
+    """As many units as fit into so many bytes, the most interesting first; if not even one does, its contexts and later steps are cut."""
     few = _pack(view, view.units[:FEW])
     # Sizes go nearly with the number of units.
     count = max(1, min(len(view.units), int(FEW * budget / few.size)))
     while (made := _pack(view, view.units[:count])).size > budget and count > 1:
         count = max(1, min(count - 1, int(count * budget / made.size)))
-    return made
+    if made.size > budget and view.contexts is not None:
+        return packed(replace(view, contexts=None), budget)
+    return packed(view.shortened(view.steps // 2), budget) if made.size > budget and view.steps > 1 else made
 
 
 def _pack(view: View, chosen: tuple[tuple[str, int], ...]) -> Packed:
@@ -110,10 +115,11 @@ def _pack(view: View, chosen: tuple[tuple[str, int], ...]) -> Packed:
         "units_in_all": len(view.units),
         "levels": LEVELS,
         "outputs_explained": 0 if isinstance(view.why, str) else sum(len(part.output) for part in view.why.parts),
+        "explained_by": [BLOCK, 2 * BLOCK],
         "holds_inputs": view.inputs,
         "values": "viewer.safetensors",
     }
-    return Packed(_island(meta), blocks, exact, facts)
+    return Packed(_island(meta), blocks, exact, facts, view)
 
 
 def _first(layers: list[dict[str, Any]], one: tuple[str, int]) -> tuple[int, int]:

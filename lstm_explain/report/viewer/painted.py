@@ -50,6 +50,14 @@ class Painted(NamedTuple):
     parts: tuple[Contributions, ...]
     """Of the first pieces, of the last of them perhaps only its beginning."""
 
+    def shortened(self, steps: Sequence[int]) -> "Painted":
+        """Of the first steps of pieces."""
+        parts = []
+        for part, count in zip(self.parts, steps, strict=False):
+            outputs = len(part.output) if self.whole else count
+            parts.append(Contributions(part.contributions[:outputs, :count], part.output[:outputs], part.residual[:outputs]))
+        return self._replace(parts=tuple(parts))
+
 
 def painted(study: Study, pieces: Sequence[Piece]) -> Painted | str:
     """Contributions to the outputs of pieces, as far as `MOST` lasts; or why there are none, in one line."""

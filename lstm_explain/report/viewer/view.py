@@ -1,8 +1,8 @@
 """`View`: some of what was read, every value of every unit while it was, and what is known about the units."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from lstm_explain.report.section import Section
 from lstm_explain.report.viewer.orders import Order, interest, orders
 from lstm_explain.report.viewer.painted import Painted, painted
 from lstm_explain.report.viewer.pieces import Piece, pieces
+from lstm_explain.report.words import counted
 from lstm_explain.study import Study
 
 
@@ -70,6 +71,25 @@ class View:
         """How many steps all pieces have."""
         return sum(piece.stop - piece.start for piece in self.pieces)
 
+    def shortened(self, steps: int) -> Self:
+        """Its first steps."""
+        pieces, left = [], steps
+        for piece in self.pieces:
+            if left > 0:
+                pieces.append(piece._replace(stop=min(piece.stop, piece.start + left)))
+                left -= piece.stop - piece.start
+        return replace(
+            self,
+            pieces=tuple(pieces),
+            tokens=None if self.tokens is None else self.tokens[:steps],
+            series=None if self.series is None else self.series[:steps],
+            layers={
+                name: seen._replace(signals={signal: values[:, :steps] for signal, values in seen.signals.items()})
+                for name, seen in self.layers.items()
+            },
+            why=self.why if isinstance(self.why, str) else self.why.shortened([piece.stop - piece.start for piece in pieces]),
+        )
+
     @property
     def holds(self) -> tuple[str, ...]:
         """What of the inputs it shows, in words."""
@@ -80,7 +100,8 @@ class View:
             if self.contexts is None or self.tokens is None
             else (f"up to {number(2 * self.contexts.count)} contexts of each unit shown",)
         )
-        return (f"{number(self.steps)} {'tokens' if self.tokens is not None else 'steps of series'} in the viewer", *found)
+        steps = counted(self.steps, "token") if self.tokens is not None else f"{counted(self.steps, 'step')} of series"
+        return (f"{steps} in the viewer", *found)
 
     @property
     def inputs(self) -> bool:

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,6 +91,33 @@ def test_what_does_not_fit_is_left_out_the_least_interesting_first():
     # As many as fit, or nearly.
     assert packed(whole, shown.size * 2 // 3).size > shown.size // 3
     assert packed(whole, 0).facts["units"] == {"l0": [5]}
+
+
+def test_where_not_even_one_unit_fits_contexts_are_cut_and_then_later_steps(report):
+    whole = packed(report.view, ROOM)
+    bare = replace(report.view, contexts=None)
+    one = packed(bare, 0)
+    assert len(meta(whole)["layers"][0]["contexts"]["top"]) == 5 and one.view.steps == 1 and one.view.contexts is None
+    assert meta(packed(report.view, packed(bare, ROOM).size))["layers"][0]["contexts"] is not None
+    least = packed(report.view, packed(replace(bare, units=bare.units[:1]), ROOM).size)
+    assert least.view.contexts is None and least.view.steps == report.view.steps and least.facts["units_shown"] == 1
+
+
+@pytest.mark.parametrize("steps", [3, 40, 41, 100])
+def test_a_view_cut_short_is_the_view_of_its_first_steps(report, steps):
+    whole, short = report.view, report.view.shortened(steps)
+    assert short.steps == steps and short.tokens == whole.tokens[:steps]
+    shown = [piece.stop - piece.start for piece in short.pieces]
+    assert [piece[:3] for piece in short.pieces] == [piece[:3] for piece in whole.pieces[: len(shown)]] and min(shown) > 0
+    for name, seen in short.layers.items():
+        for signal, values in seen.signals.items():
+            assert (values == whole.layers[name].signals[signal][:, :steps]).all()
+    assert len(short.why.parts) == len(shown)
+    for part, before, count in zip(short.why.parts, whole.why.parts, shown, strict=False):
+        assert (part.contributions == before.contributions[:count, :count]).all() and part.contributions.shape == (count, count)
+        assert (part.output == before.output[:count]).all() and (part.residual == before.residual[:count]).all()
+    assert f"{steps} tokens in the viewer" in short.holds
+    meta(packed(short, ROOM))
 
 
 def test_the_most_interesting_unit_is_shown_first():

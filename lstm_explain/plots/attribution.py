@@ -12,7 +12,7 @@ from lstm_explain.analyses.attribution.result import AttributionResult
 from lstm_explain.errors import InputError
 from lstm_explain.plots._dispatch import chosen, draw
 from lstm_explain.plots._series import draw_series
-from lstm_explain.plots._text import COLUMNS, SIGNED, draw_text, plain
+from lstm_explain.plots._text import COLUMNS, SIGNED, draw_text, plain, short
 
 MOST_SERIES = 12
 """More lines than these can't be told apart on one Axes."""
@@ -40,7 +40,6 @@ def draw_attribution(
     if not 0 <= start < steps:
         raise InputError(f"needed start from 0 to {steps - 1}, got {start}")
     shown, values = slice(start, steps), result.by_step[example]
-    what = f"attribution to {result.explained[example]}"
     if drawn == "groups":
         _draw_groups(result, ax, example)
     elif drawn == "series":
@@ -83,7 +82,27 @@ def draw_attribution(
             ax.set_yticks(range(len(feature_names)), feature_names)
         ax.figure.colorbar(image, ax=ax).set_label(f"attribution, {result.unit}")
     checked = _residual(result, example) if drawn in ("groups", "series") else ""
-    ax.set_title(f"{what}, by {result.method.replace('_', ' ')}{checked}{_account(result, example)}")
+    most = _strongest_group(result, example) if drawn == "groups" else strongest(result, example, tokens)
+    how = f"by {result.method.replace('_', ' ')}{checked}{_account(result, example)}"
+    ax.set_title(f"attribution to {result.explained[example]}: {most}, {how}")
+
+
+def strongest(result: AttributionResult, example: int, tokens: Sequence[str] | None = None) -> str:
+    """Which step has the largest attribution, in words."""
+    values = result.by_step[example]
+    step = int(np.abs(values).argmax())
+    if not values[step]:
+        return "none to any step"
+    token = "" if tokens is None else f"“{short(plain(tokens[step]))}” at "
+    return f"most to {token}{_axis(result).partition(' ')[0]} {step}, {values[step]:+.3g}"
+
+
+def _strongest_group(result: AttributionResult, example: int) -> str:
+    """Which group has the largest attribution, in words."""
+    assert result.groups is not None and result.by_group is not None
+    values = result.by_group[example]
+    group = int(np.abs(values).argmax())
+    return f"most to {result.groups[group]}, {values[group]:+.3g}" if values[group] else "none to any group"
 
 
 def _axis(result: AttributionResult) -> str:

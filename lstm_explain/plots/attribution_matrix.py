@@ -45,4 +45,6 @@ def draw_attribution_matrix(result: AttributionMatrix, ax: Axes, example: int = 
         checks.append(
             f"from the future at most {float(result.from_future[example]):.0e}" if result.from_future[example] else "none from the future"
         )
-    ax.set_title("\n".join([f"each output step, by {result.method.replace('_', ' ')}", "; ".join(checks)]).strip())
+    step, source = np.unravel_index(int(np.abs(shown).argmax()), shown.shape)
+    most = f"output step {steps[step]} hangs most on step {np.flatnonzero(inputs)[source]}, {shown[step, source]:+.3g}"
+    ax.set_title("\n".join([f"{most}, by {result.method.replace('_', ' ')}", "; ".join(checks)]).strip())

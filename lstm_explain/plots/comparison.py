@@ -65,7 +65,10 @@ def _rows(ax: Axes, result: ComparisonResult, example: int, tokens: Sequence[str
     ax.set_xlabel("step")
     bar = ax.figure.colorbar(image, ax=ax, orientation="horizontal", fraction=0.05, pad=0.02, aspect=60)
     bar.set_label("attribution, as a share of each one's largest: red raises the output, blue lowers it")
-    ax.set_title(f"attributions to {result.explained[example]} of example {example}")
+    firsts = [start + int(np.abs(own).argmax()) for own in values]
+    common = max(firsts, key=firsts.count)
+    agree = f"{firsts.count(common)} of {count} name step {common} first"
+    ax.set_title(f"attributions to {result.explained[example]} of example {example}: {agree}")
 
 
 def _matrix(ax: Axes, result: ComparisonResult, agreement: str) -> None:
@@ -92,5 +95,6 @@ def _matrix(ax: Axes, result: ComparisonResult, agreement: str) -> None:
     }[agreement]
     ax.figure.colorbar(image, ax=ax).set_label(what)
     others = of.median[~np.eye(len(names), dtype=bool) & np.isfinite(of.median)]
-    found = f", from {others.min():z.2f} to {others.max():z.2f}" if len(others) else ""
-    ax.set_title(f"medians of {len(result.valid)} sequences{found}; 95 % in brackets")
+    kind = "shares in common" if agreement == "overlap" else "rank correlations"
+    found = f"{kind} of methods from {others.min():z.2f} to {others.max():z.2f}" if len(others) else f"{kind}: none"
+    ax.set_title(f"{found}\nmedians of {len(result.valid)} sequences; 95 % in brackets")

@@ -33,6 +33,11 @@ def _falls(result: FaithfulnessResult) -> str:
     return "fall of the output, mean" if result.rank == "signed" else "size of the output's change, mean"
 
 
+def _against_random(result: FaithfulnessResult, what: str, measure: str) -> str:
+    """Whether what was measured is better than for steps at random, and by how much."""
+    return f"{_names(result)[0]}: more faithful than random steps by {what}:\n{result.claims['random'].verdict(measure)}"
+
+
 def _curves(ax: Axes, result: FaithfulnessResult, drawn: str) -> None:
     curves = result.removal.deletion if drawn == "deletion" else result.removal.insertion
     shares, areas = result.removal.shares.mean(0), result.removal.area(curves).mean(1)
@@ -44,7 +49,7 @@ def _curves(ax: Axes, result: FaithfulnessResult, drawn: str) -> None:
     ax.set(xlim=(0, 1), xlabel=f"share of the steps {what}", ylabel=_falls(result))
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
     measure = f"{drawn}, area"
-    ax.set_title(f"{drawn}, against random: {result.claims['random'].verdict(measure)}")
+    ax.set_title(_against_random(result, drawn, measure))
     ax.legend(title="more is better" if drawn == "deletion" else "less is better", title_fontsize=8)
 
 
@@ -62,7 +67,7 @@ def _bars(ax: Axes, result: FaithfulnessResult) -> None:
     words = [f"{label}\n{'shown' if is_shown else 'not shown'}" for label, is_shown in zip([*labels, "mean (AOPC)"], shown, strict=True)]
     ax.set_xticks(places, words)
     ax.set(xlabel="share of the steps replaced, those that it names; against random", ylabel=_falls(result))
-    ax.set_title(f"comprehensiveness at 10 %, against random: {result.claims['random'].verdict(HEADLINE)}")
+    ax.set_title(_against_random(result, "comprehensiveness at 10 %", HEADLINE))
     ax.margins(y=0.2)
     ax.legend(loc="upper left", ncols=len(names))
 

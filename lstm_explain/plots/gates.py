@@ -53,4 +53,11 @@ def draw_gate_attribution(
     short = "" if result.converged is None or result.converged[example] else ": it doesn't add up"
     checked = "it doesn't claim to add up" if share is None else f"residual {share:.0e} of the difference of outputs{short}"
     what, how = result.signal.replace("_", " "), result.method.replace("_", " ")
-    ax.set_title(f"{what} of {result.layer}: attribution to {result.explained[example]},\nby {how}; {checked}")
+    ax.set_title(f"{what} of {result.layer}: attribution to {result.explained[example]}, {_most(result, example)},\nby {how}; {checked}")
+
+
+def _most(result: GateAttributionResult, example: int) -> str:
+    """Where the largest attribution is."""
+    values = result.attributions[example]
+    step, unit = np.unravel_index(int(np.abs(values).argmax()), values.shape)
+    return f"most to unit {unit} at step {step}, {values[step, unit]:+.3g}" if values[step, unit] else "none anywhere"

@@ -59,20 +59,23 @@ def _scores(ax: Axes, labels: dict[str, LabelProbing], result: ProbingResult) ->
     ax.set_yticks(rows, [f"{name.replace('_', ' ')}\n({found.metric})" for name, found in labels.items()])
     ax.set(xlim=(max(-0.25, min(-0.02, lowest - 0.02)), 1.015), ylim=(-0.6, len(rows) - 0.4))
     ax.set_xlabel("score on groups that the probe has not seen")
-    ax.set_title("what linear probes find in the states, beside their controls")
+    shown = [found.verdict for found in labels.values()]
+    beyond = f"{shown.count('shown')} of {len(labels)} labels: the best probe of a state is above every control"
+    ax.set_title("probe scores, not controlled" if set(shown) == {"not controlled"} else beyond)
     ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.16), ncols=3)
 
 
 def _selectivity(ax: Axes, labels: dict[str, LabelProbing]) -> None:
     rows = np.arange(len(labels))[::-1]
-    lowest, known = 0.0, False
+    lowest, known, above_zero = 0.0, 0, 0
     for row, found in zip(rows, labels.values(), strict=True):
         best = found.probes[found.best]
         score, task, above = best.score.value, best.control_task.value, best.selectivity
         if np.isnan(above.value):
             ax.text(1.04, row, "no control task", va="center", size=8, color="0.45")
             continue
-        lowest, first, known = min(lowest, score, task), not known, True
+        lowest, first = min(lowest, score, task), not known
+        known, above_zero = known + 1, above_zero + (above.low > 0)
         ax.plot([task, score], [row, row], color="0.7", linewidth=2, zorder=2)
         ax.plot(score, row, "o", color="C0", markersize=8, label="best probe of a state" if first else None, zorder=4)
         ax.plot(
@@ -92,7 +95,7 @@ def _selectivity(ax: Axes, labels: dict[str, LabelProbing]) -> None:
     ax.set_yticks(rows, [f"{name.replace('_', ' ')}\n({found.metric})" for name, found in labels.items()])
     ax.set(xlim=(max(-0.25, min(-0.02, lowest - 0.02)), 1.015), ylim=(-0.6, len(rows) - 0.4))
     ax.set_xlabel("score on groups that the probe has not seen; beside it selectivity (95 %)")
-    ax.set_title("what probes tell, beside what they can learn by heart")
+    ax.set_title(f"{above_zero} of {known} labels: the probe tells more than it can learn by heart")
     ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.16), ncols=2)
 
 
@@ -118,7 +121,8 @@ def _matrix(ax: Axes, labels: dict[str, LabelProbing], result: ProbingResult, un
     ax.set_xticks(range(len(labels)), [f"{name.replace('_', ' ')}\n{_short(found.units)}" for name, found in labels.items()])
     ax.set_yticks(range(len(picked)), [f"{result.cells[unit][0]} unit {result.cells[unit][1]}" for unit in picked])
     ax.grid(False)
-    ax.set_title("single cells beside labels; in brackets: not shown (over the family of all cells)")
+    certain = [found.units.p_values_family.min() <= 0.05 for found in labels.values()]
+    ax.set_title(f"{sum(certain)} of {len(labels)} labels go with single cells\nin brackets: not shown (over the family of all cells)")
     ax.figure.colorbar(image, ax=ax).set_label("over chance: 2 AUC - 1, or share of variance")
 
 

@@ -25,4 +25,12 @@ def draw_unit_text(result: UnitTextResult, ax: Axes, columns: int = COLUMNS) -> 
         columns=columns,
         marks=result.marks,
     )
-    ax.set_title(f"{result.layer} unit {result.unit}: {signal} after each character")
+    ax.set_title(f"{result.layer} unit {result.unit}, {signal}: {_found(result)}")
+
+
+def _found(result: UnitTextResult) -> str:
+    """How the unit differs where the label holds; or from where to where it goes."""
+    values = result.values
+    if result.marks is not None and 0 < result.marks.sum() < len(result.marks):
+        return f"mean {np.nanmean(values[result.marks]):.3g} where the label holds, {np.nanmean(values[~result.marks]):.3g} elsewhere"
+    return f"from {np.nanmin(values):.3g} to {np.nanmax(values):.3g}"

@@ -12,7 +12,7 @@ from lstm_explain.verdicts.verification.result import VerificationResult, Verifi
 _CLAIMS = 24
 """More rows than these can't be read."""
 _SHOWN, _FALLS = "C2", "0.55"
-_ZERO, _WIDTH, _TEXT = 0.12, 0.34, 0.98
+_ZERO, _WIDTH, _TEXT = 0.12, 0.36, 0.98
 """Where a leg's zero stands in its lane, how wide its largest value is drawn, and where its number ends."""
 
 
@@ -52,7 +52,7 @@ def _legs(ax: Axes, result: VerificationResult) -> None:
         np.arange(3) + 0.5,
         [
             "knows: score above\nits closest control",
-            "is used: rise of the loss\nwhere the label differs;\nmatched units as much",
+            "is used: rise of the loss\nwhere the label differs; as\nmuch by so many matched units",
             "suffices: share of the way\nto the other output",
         ],
     )
@@ -86,7 +86,7 @@ def _leg(one: Verified, lane: int) -> tuple[Bounds, str]:
     if np.isnan(bounds.value):
         return bounds, "not defined"
     if lane == 1:
-        return bounds, f"{bounds.value:+.2g}; {one.used.as_much} of {len(one.used.matched)} as much"
+        return bounds, f"{bounds.value:+.2g}; {one.used.as_much} of {len(one.used.matched)}"
     return bounds, f"{round(bounds.value, 3) + 0.0:.1%}".replace("%", " %")
 
 

@@ -11,7 +11,7 @@ from lstm_explain.display import jsonable, number
 from lstm_explain.errors import InputError
 from lstm_explain.plots import panels, plot
 from lstm_explain.plots._text import short
-from lstm_explain.plots.attribution import MOST_SERIES
+from lstm_explain.plots.attribution import MOST_SERIES, strongest
 from lstm_explain.report.faithfulness import trust
 from lstm_explain.report.measure import Measured
 from lstm_explain.report.section import Picture, Section, nothing
@@ -176,25 +176,25 @@ def _are_series(study: Study) -> bool:
 
 def _picture(study: Study, inputs: bool, place: Place, result: AttributionResult, row: dict[str, Any], at: int, start: int) -> Picture:
     said = f"{number(row['output'])}, {number(row['baseline_output'])} at the baseline, residual {row['residual']:.1g}"
-    next_token = ""
-    if study.tokens is not None:
-        tokens = list(study.tokens[place.sequence])
+    next_token, tokens = "", None if study.tokens is None else list(study.tokens[place.sequence])
+    most = strongest(result, 0, tokens)
+    if tokens is not None:
         step = place.target[0]
         # Of a network that predicts tokens the place is about the one after it.
         if study.next_tokens is not None and len(place.target) > 1 and 0 <= step < study.sequence_lengths[place.sequence] - 1:
             next_token = f" “{_visible(tokens[step + 1])}”"
         text = "".join(map(short, tokens[start : row["steps"]]))
-        figure, (ax,) = panels(9.0, 1.6 + 0.19 * sum(1 + len(line) // 88 for line in text.split("\n")))
-        plot(result, ax, tokens=tokens[: row["steps"]], start=start, title=f"why {place.what}{next_token}? output {said}")
+        figure, (ax,) = panels(9.0, 1.8 + 0.19 * sum(1 + len(line) // 88 for line in text.split("\n")))
+        plot(result, ax, tokens=tokens[: row["steps"]], start=start, title=f"{place.what}{next_token}: {most}\noutput {said}")
     elif inputs and _are_series(study):
         series = study.inputs[place.sequence : place.sequence + 1, : row["steps"]]
-        figure, (ax,) = panels(9.0, 1.8 + 0.4 * min(series[0, 0].numel(), MOST_SERIES))
-        plot(result, ax, start=start, inputs=series, feature_names=study.feature_names, title=f"why {place.what}? output {said}")
+        figure, (ax,) = panels(9.0, 2.0 + 0.4 * min(series[0, 0].numel(), MOST_SERIES))
+        plot(result, ax, start=start, inputs=series, feature_names=study.feature_names, title=f"{place.what}: {most}\noutput {said}")
     else:
-        figure, (ax,) = panels(9.0, 3.0)
-        plot(result, ax, start=start, title=f"why {place.what}? output {said}")
+        figure, (ax,) = panels(9.0, 3.2)
+        plot(result, ax, start=start, title=f"{place.what}: {most}\noutput {said}")
     group = f", of group {row['group']}" if row["group"] else ""
-    alt = f"Attributions of the steps before {place.what}{next_token}{group}: output {said}" + (
+    alt = f"Attributions of the steps before {place.what}{next_token}{group}: {most}; output {said}" + (
         f"; {row['share_near']:z.0%} of their size falls within {NEAR} steps of it." if row["steps"] > NEAR else "."
     )
     return Picture(f"attribution_{at + 1}", figure, alt)

@@ -34,7 +34,7 @@ def section(study: Study, measured: Measured) -> Section:
     else:
         finding = f"{number(len(result.labels))} labels were probed for, but not controlled: nothing follows from these scores."
     scores, (ax,) = panels(8.2, 2.1 + 0.42 * max(3, len(result.labels)))
-    plot(result, ax, title=f"{of}: the best probe of a state is above every control")
+    plot(result, ax)
     selective = [name for name, found in result.labels.items() if np.isfinite(found.probes[found.best].selectivity.value)]
     cells, (ax,) = panels(4.2 + 0.9 * len(result.labels), 4.2)
     plot(result, ax, kind="matrix")

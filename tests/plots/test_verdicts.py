@@ -46,7 +46,11 @@ def test_the_curves_are_the_means_beside_the_controls(results, name, kind):
 
 
 def test_deletion_is_what_is_drawn_if_nothing_is_said(results):
-    assert lx.plot(results["signed"], axes()).get_title(loc="left").startswith("deletion")
+    assert (
+        lx.plot(results["signed"], axes())
+        .get_title(loc="left")
+        .startswith("integrated gradients: more faithful than random steps by deletion:")
+    )
 
 
 def test_bars_are_comprehensiveness_and_say_what_is_shown(results):

@@ -46,7 +46,7 @@ def test_legs_say_what_stands():
         "lstm.l0 unit 5: in string",
     ]
     said = [text.get_text() for text in ax.texts]
-    assert said[0] == "0.90; untrained 0.70" and "+0.5; 0 of 3 as much" in said and "40.0 %" in said and "0.0 %" in said
+    assert said[0] == "0.90; untrained 0.70" and "+0.5; 0 of 3" in said and "40.0 %" in said and "0.0 %" in said
     (verdicts,) = ax.child_axes
     assert [label.get_text() for label in verdicts.get_yticklabels()] == ["verified", "2 of 3 legs", "correlated only"]
 

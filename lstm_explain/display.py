@@ -13,6 +13,11 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def percent(share: float, digits: int = 0) -> str:
+    """A share for a sentence: "12 %"."""
+    return f"{share:z.{digits}%}".replace("%", " %")
+
+
 def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A static HTML table; every cell is escaped."""
     head = "".join(f"<th>{escape(str(cell))}</th>" for cell in header)

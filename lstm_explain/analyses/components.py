@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lstm_explain.accumulators import Moments, Null, finite_steps
-from lstm_explain.display import jsonable, number, table
+from lstm_explain.display import jsonable, number, percent, table
 from lstm_explain.errors import InputError
 from lstm_explain.recording.recording import Recording
 from lstm_explain.trajectory import Padding, Trajectory, together
@@ -133,7 +133,7 @@ class ComponentsResult:
                 name,
                 len(one.mean),
                 f"{one.participation_ratio:.1f}",
-                f"{one.ratio[0]:.1%}",
+                percent(one.ratio[0], 1),
                 one.needed(0.9),
                 "not controlled" if one.above_chance is None else one.above_chance,
             )

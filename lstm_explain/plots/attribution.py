@@ -93,7 +93,7 @@ def strongest(result: AttributionResult, example: int, tokens: Sequence[str] | N
     step = int(np.abs(values).argmax())
     if not values[step]:
         return "none to any step"
-    token = "" if tokens is None else f"“{short(plain(tokens[step]))}” at "
+    token = "" if tokens is None else f"“{short(plain(tokens[step])).strip()}” at "
     return f"most to {token}{_axis(result).partition(' ')[0]} {step}, {values[step]:+.3g}"
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
+from lstm_explain.display import percent
 from lstm_explain.errors import InputError
 from lstm_explain.plots._dispatch import chosen, draw
 from lstm_explain.plots._text import SIGNED, ink_on, legible
@@ -91,7 +92,7 @@ def _matrix(ax: Axes, result: ComparisonResult, agreement: str) -> None:
     what = {
         "signed": "rank correlation of steps",
         "size": "rank correlation of sizes",
-        "overlap": f"share of the first {result.fraction:.0%} of steps in common (by chance {result.chance:.0%})",
+        "overlap": f"share of the first {percent(result.fraction)} of steps in common (by chance {percent(result.chance)})",
     }[agreement]
     ax.figure.colorbar(image, ax=ax).set_label(what)
     others = of.median[~np.eye(len(names), dtype=bool) & np.isfinite(of.median)]

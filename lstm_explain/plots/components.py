@@ -8,6 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from lstm_explain.analyses.components import ComponentsResult
+from lstm_explain.display import percent
 from lstm_explain.errors import InputError
 from lstm_explain.plots._dispatch import chosen, draw, layers_of
 
@@ -61,6 +62,6 @@ def _paths(ax: Axes, result: ComponentsResult, layer: str | None, paths: NDArray
         ax.plot(x, y, color=f"C{at % 8}", linewidth=1, label=f"sequence {sequence}")
         ax.plot(x[:1], y[:1], "o", color=f"C{at % 8}", mfc="white", markersize=6)
         ax.plot(x[-1:], y[-1:], "o", color=f"C{at % 8}", markersize=6)
-    ax.set(xlabel=f"component 1 ({one.ratio[0]:.0%} of the variance)", ylabel=f"component 2 ({one.ratio[1]:.0%})")
+    ax.set(xlabel=f"component 1 ({percent(one.ratio[0])} of the variance)", ylabel=f"component 2 ({percent(one.ratio[1])})")
     ax.set_title(f"{name}: paths of the {one.signal.replace('_', ' ')}, from the hollow dot to the full one")
     ax.legend()

@@ -3,6 +3,7 @@
 from matplotlib.axes import Axes
 
 from lstm_explain.analyses.probing.erasure import ErasureResult
+from lstm_explain.display import percent
 from lstm_explain.plots._dispatch import draw
 
 _ROWS = {
@@ -25,5 +26,5 @@ def draw_erasure(result: ErasureResult, ax: Axes) -> None:
     ax.set_yticks(range(len(_ROWS)), [words for words, _ in reversed(_ROWS.values())])
     ax.set(ylim=(-0.5, len(_ROWS) - 0.3), xlabel=f"{result.metric} on groups not seen (bar: 95 %)")
     ax.margins(x=0.08)
-    ax.set_title(f"erasing {result.rank} of {result.units} directions, {result.removed:.1%} of the variance")
+    ax.set_title(f"erasing {result.rank} of {result.units} directions, {percent(result.removed, 1)} of the variance")
     ax.legend(loc="best")

@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from lstm_explain.display import percent
 from lstm_explain.errors import InputError
 from lstm_explain.plots._dispatch import chosen, draw
 from lstm_explain.verdicts.faithfulness.removal import FRACTIONS
@@ -47,7 +48,7 @@ def _curves(ax: Axes, result: FaithfulnessResult, drawn: str) -> None:
     ax.axhline(0, color="0.5", linewidth=0.8)
     what = "replaced, those that it names first" if drawn == "deletion" else "kept, those that it names first; all others replaced"
     ax.set(xlim=(0, 1), xlabel=f"share of the steps {what}", ylabel=_falls(result))
-    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     measure = f"{drawn}, area"
     ax.set_title(_against_random(result, drawn, measure))
     ax.legend(title="more is better" if drawn == "deletion" else "less is better", title_fontsize=8)
@@ -61,7 +62,7 @@ def _bars(ax: Axes, result: FaithfulnessResult) -> None:
         means = np.append(of.mean(0), of.mean())
         ax.bar(places + (at - (len(names) - 1) / 2) * width, means, width * 0.92, color=_COLOURS[at], label=name, zorder=2)
     claims = result.claims["random"]
-    labels = [f"{fraction:.0%}".replace("%", " %") for fraction in FRACTIONS]
+    labels = [f"{percent(fraction)}" for fraction in FRACTIONS]
     shown = [claims.shown[claims.measures.index(f"comprehensiveness{tail}")] for tail in [*(f" at {one}" for one in labels), ", AOPC"]]
     ax.axhline(0, color="0.5", linewidth=0.8)
     words = [f"{label}\n{'shown' if is_shown else 'not shown'}" for label, is_shown in zip([*labels, "mean (AOPC)"], shown, strict=True)]

@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from lstm_explain.display import percent
 from lstm_explain.errors import InputError
 from lstm_explain.plots._dispatch import chosen, draw
 from lstm_explain.verdicts.verification.bounds import Bounds
@@ -52,7 +53,7 @@ def _legs(ax: Axes, result: VerificationResult) -> None:
         np.arange(3) + 0.5,
         [
             "knows: score above\nits closest control",
-            "is used: rise of the loss\nwhere the label differs; as\nmuch by so many matched units",
+            "is used: rise of the loss\nwhere the label differs;\nmatched units as much",
             "suffices: share of the way\nto the other output",
         ],
     )
@@ -87,7 +88,7 @@ def _leg(one: Verified, lane: int) -> tuple[Bounds, str]:
         return bounds, "not defined"
     if lane == 1:
         return bounds, f"{bounds.value:+.2g}; {one.used.as_much} of {len(one.used.matched)}"
-    return bounds, f"{round(bounds.value, 3) + 0.0:.1%}".replace("%", " %")
+    return bounds, f"{percent(bounds.value, 1)}"
 
 
 def _among(ax: Axes, one: Verified, used: bool) -> None:

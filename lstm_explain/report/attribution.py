@@ -7,7 +7,7 @@ import torch
 
 from lstm_explain.analyses.attribution.attribute import attribute
 from lstm_explain.analyses.attribution.result import AttributionResult
-from lstm_explain.display import jsonable, number
+from lstm_explain.display import jsonable, number, percent
 from lstm_explain.errors import InputError
 from lstm_explain.plots import panels, plot
 from lstm_explain.plots._text import short
@@ -54,7 +54,7 @@ def section(study: Study, measured: Measured) -> Section:
         finding=(
             f"{_sums(good, len(rows), worst)}"
             # Of a sequence that short it is all of it.
-            + (f"; at the median place {near:z.0%} of their size falls within {NEAR} steps." if longest > NEAR else ".")
+            + (f"; at the median place {percent(near)} of their size falls within {NEAR} steps." if longest > NEAR else ".")
             + ("" if known is None else f" {known.finding}")
         ),
         brief=known.brief if known else "",
@@ -65,8 +65,8 @@ def section(study: Study, measured: Measured) -> Section:
         method=(
             f"Integrated gradients (Sundararajan, Taly & Yan 2017) from {baseline}, for "
             f"symbols in the space of their embedding, by Gauss-Legendre with 8 to {NODES} nodes, until the attributions add up to the "
-            f"difference between the output and the baseline's within {TOLERANCE:z.1%} of it. A step's attribution is the sum over its "
-            f"features. {chosen if study.places else 'The places are the study’s target in its first sequences.'}"
+            f"difference between the output and the baseline's within {percent(TOLERANCE, 1)} of it. A step's attribution is the sum over "
+            f"its features. {chosen if study.places else 'The places are the study’s target in its first sequences.'}"
             f"{known.method if known else ''}"
         ),
         not_shown=(
@@ -195,7 +195,7 @@ def _picture(study: Study, inputs: bool, place: Place, result: AttributionResult
         plot(result, ax, start=start, title=f"{place.what}: {most}\noutput {said}")
     group = f", of group {row['group']}" if row["group"] else ""
     alt = f"Attributions of the steps before {place.what}{next_token}{group}: {most}; output {said}" + (
-        f"; {row['share_near']:z.0%} of their size falls within {NEAR} steps of it." if row["steps"] > NEAR else "."
+        f"; {percent(row['share_near'])} of their size falls within {NEAR} steps of it." if row["steps"] > NEAR else "."
     )
     return Picture(f"attribution_{at + 1}", figure, alt)
 

@@ -7,7 +7,7 @@ import torch
 
 from lstm_explain.analyses.attribution.attribute import attribute
 from lstm_explain.analyses.attribution.result import AttributionResult
-from lstm_explain.display import number
+from lstm_explain.display import number, percent
 from lstm_explain.errors import InputError, LstmExplainError
 from lstm_explain.plots import panels, plot
 from lstm_explain.report.measure import Measured
@@ -179,7 +179,7 @@ def _agreement(compared: ComparisonResult) -> Table:
             agreements = (compared.signed, compared.size, compared.overlap)
             cells = (f"{of.median[one, other]:z.2f} {of.interval(one, other)}" for of in agreements)
             rows.append((f"{names[one]}, {names[other]}", *cells))
-    first = f"first {compared.fraction:z.0%} in common (by chance {compared.chance:z.0%})"
+    first = f"first {percent(compared.fraction)} in common (by chance {percent(compared.chance)})"
     return Table(
         "Do methods agree? Medians over sequences, 95 % in brackets", ("attributions", "rank correlation", "of sizes", first), tuple(rows)
     )
@@ -190,7 +190,7 @@ def _method(read: _Read, compared: ComparisonResult, held: list[FaithfulnessResu
     return (
         f" Whether such attributions may be trusted is asked of {number(len(read.rows))} sequences, evenly spaced, of which the first "
         f"{number(read.inputs.shape[1])} steps are read and {read.what} is explained, with {NODES} nodes at most, until they "
-        f"add up within {TOLERANCE:z.0%} ({checks}). Steps that are "
+        f"add up within {percent(TOLERANCE)} ({checks}). Steps that are "
         f"taken away get what another sequence had there, drawn {DRAWS} times (deletion and insertion: Petsiuk, Das & Saenko 2018; "
         f"comprehensiveness and sufficiency: DeYoung et al. 2020); infidelity is that of Yeh et al. 2019; weights are drawn anew, {TWINS} "
         f"times, for saliency (Adebayo et al. 2018). Shown means above zero in the interval that holds for all measures at once, from "

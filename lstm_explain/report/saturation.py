@@ -3,7 +3,7 @@
 import numpy as np
 
 from lstm_explain.analyses.saturation import THRESHOLDS
-from lstm_explain.display import number
+from lstm_explain.display import number, percent
 from lstm_explain.plots import panels, plot
 from lstm_explain.report.measure import Measured
 from lstm_explain.report.section import Picture, Section, nothing
@@ -56,13 +56,13 @@ def section(study: Study, measured: Measured) -> Section:
             ax,
             kind="histogram",
             gate=gate,
-            title=f"{gate.replace('_', ' ')}: {ends:z.0%} of all values\nare below {LOW} or above {HIGH}",
+            title=f"{gate.replace('_', ' ')}: {percent(ends)} of all values\nare below {LOW} or above {HIGH}",
         )
 
     # Their finding is one about forget gates.
     known = f"{'as' if agrees else 'unlike what'} Karpathy, Johnson and Li (2015) found, " if result.keeps == "forget_gate" else ""
     names = [gate.replace("_gate", "") for gate in result.gates]
-    share = f"{left} of {number(of)} {keeps} ({left / of:z.1%})"
+    share = f"{left} of {number(of)} {keeps} ({percent(left / of, 1)})"
     shown = (
         [f"Halves of the data disagree on a unit's share by {np.median(gaps):z.3f} in the median and {gaps.max():z.2f} at most"]
         if gaps is not None and len(gaps)
@@ -72,7 +72,7 @@ def section(study: Study, measured: Measured) -> Section:
         name="saturation",
         title="Gates at their ends",
         finding=(
-            f"{share} are left-saturated more than half the time, and {number(right)} ({right / of:z.0%}) right-saturated: {known}"
+            f"{share} are left-saturated more than half the time, and {number(right)} ({percent(right / of)}) right-saturated: {known}"
             f"{'there are next to no cells without memory' if agrees else 'there are cells that keep nothing'}."
             + (" It is what the network was trained for, see below." if "saturation" in caveats else "")
         ),

@@ -4,7 +4,7 @@ from textwrap import wrap
 
 import numpy as np
 
-from lstm_explain.display import number
+from lstm_explain.display import number, percent
 from lstm_explain.plots import panels, plot
 from lstm_explain.report.measure import Measured
 from lstm_explain.report.section import Picture, Section, nothing
@@ -61,7 +61,7 @@ def section(study: Study, measured: Measured) -> Section:
     peepholes = (
         " Through its peepholes a cell also reaches itself: the true one-step retention differs from the forget gate by "
         f"{number(float(gap.mean()))} on average and {number(float(gap.max()))} at most, and other cells make up "
-        f"{', '.join(f'{share:z.2%} ({name})' for name, share in shares.items())} of the norm of ∂c_t/∂c_(t-1)."
+        f"{', '.join(f'{percent(share, 2)} ({name})' for name, share in shares.items())} of the norm of ∂c_t/∂c_(t-1)."
         if has_peepholes
         else ""
     )

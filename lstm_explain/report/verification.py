@@ -12,7 +12,7 @@ from torch.nn.functional import kl_div
 
 from lstm_explain.analyses.probing.labels import read as as_label
 from lstm_explain.analyses.probing.unit_scores import unit_scores
-from lstm_explain.display import jsonable, number
+from lstm_explain.display import jsonable, number, percent
 from lstm_explain.errors import InputError, LstmExplainError
 from lstm_explain.plots import panels, plot
 from lstm_explain.recording.runner import record
@@ -290,7 +290,7 @@ def _table(result: VerificationResult) -> Table:
                 f"{knows.p_value:z.3f}",
                 f"{effect.value:+.3g} [{effect.family_low:+.2g}, {effect.family_high:+.2g}]",
                 f"{one.used.as_much} of {len(one.used.matched)}",
-                f"{share.value:z.1%} [{share.family_low:z.1%}, {share.family_high:z.1%}]".replace("%", " %"),
+                f"{percent(share.value, 1)} [{percent(share.family_low, 1)}, {percent(share.family_high, 1)}]",
                 one.verdict,
             )
         )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import quantile_test
 
 from lstm_explain.analyses.attribution.result import AttributionResult
-from lstm_explain.display import jsonable, number, table
+from lstm_explain.display import jsonable, number, percent, table
 from lstm_explain.errors import InputError
 from lstm_explain.trajectory import Padding
 from lstm_explain.verdicts.agreement import overlap, spearman
@@ -101,8 +101,8 @@ class ComparisonResult:
         first, second = (self.names[at] for at in least)
         return (
             f"<Comparison of {', '.join(self.names)}: {first} and {second} agree least, median rank correlation "
-            f"{self.signed.median[least]:+.2f} {self.signed.interval(*least)}, {self.overlap.median[least]:.0%} of the first "
-            f"{self.fraction:.0%} of steps in common (by chance {self.chance:.0%}), {number(len(self.valid))} sequences; padding "
+            f"{self.signed.median[least]:+.2f} {self.signed.interval(*least)}, {percent(self.overlap.median[least])} of the first "
+            f"{percent(self.fraction)} of steps in common (by chance {percent(self.chance)}), {number(len(self.valid))} sequences; padding "
             f"{self.padding}>"
         )
 
@@ -121,7 +121,7 @@ class ComparisonResult:
             rows.append((f"{self.names[pair[0]]}, {self.names[pair[1]]}", *cells))
         checks = "; ".join(f"{name}: {self.check(at)}" for at, name in enumerate(self.names))
         caption = f"Medians over {number(len(self.valid))} sequences, 95 % in brackets; {checks}; padding {self.padding}"
-        first = f"first {self.fraction:.0%} in common (by chance {self.chance:.0%})"
+        first = f"first {percent(self.fraction)} in common (by chance {percent(self.chance)})"
         return table(caption, ("attributions", "rank correlation", "of sizes", first), rows)
 
     def to_dict(self) -> dict[str, Any]:

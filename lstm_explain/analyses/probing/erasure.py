@@ -18,7 +18,7 @@ from lstm_explain.analyses.probing.labels import Kind
 from lstm_explain.analyses.probing.rows import Rows, rows
 from lstm_explain.analyses.probing.scores import METRICS, Interval, draws, interval, score
 from lstm_explain.analyses.probing.threads import one_thread
-from lstm_explain.display import jsonable, table
+from lstm_explain.display import jsonable, percent, table
 from lstm_explain.errors import InputError
 
 if TYPE_CHECKING:
@@ -95,9 +95,8 @@ class ErasureResult:
 
     def _repr_html_(self) -> str:
         body = [(_WORDS[name], f"{one.value:.3f}", f"{one.low:.3f} to {one.high:.3f}") for name, one in self.intervals().items()]
-        caption = (
-            f"{self.rank} of {self.units} directions erased, {self.removed:.2%} of the variance; {self.steps} steps of {self.groups} groups"
-        )
+        read = f"{self.steps} steps of {self.groups} groups"
+        caption = f"{self.rank} of {self.units} directions erased, {percent(self.removed, 2)} of the variance; {read}"
         return table(caption, ("states", self.metric, "95 %"), body)
 
     def intervals(self) -> dict[str, Interval]:

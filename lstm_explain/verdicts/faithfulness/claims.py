@@ -47,7 +47,9 @@ class Claims:
             return "not controlled: fewer than two groups of sequences"
         reverse = " (the reverse is)" if self.family_high[at] < 0 else ""
         word = "shown" if self.shown[at] else f"not shown{reverse}"
-        return f"{word}, {self.value[at]:+.3g} [{self.family_low[at]:.3g}, {self.family_high[at]:.3g}]"
+        ends = self.family_low[at], self.family_high[at]
+        interval = f"[{ends[0]:.3g}, {ends[1]:.3g}]" if np.isfinite(ends).all() else "(too few sequences differ for an interval)"
+        return f"{word}, {self.value[at]:+.3g} {interval}"
 
 
 def numbered(groups: Sequence[Any] | None, batch: int) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lstm_explain.analyses.ablation.intervals import draws as drawn_groups
 from lstm_explain.analyses.attribution.asked import evaluated
 from lstm_explain.analyses.attribution.result import AttributionResult
+from lstm_explain.display import percent
 from lstm_explain.errors import InputError
 from lstm_explain.verdicts.faithfulness.claims import claims, numbered
 from lstm_explain.verdicts.faithfulness.infidelity import infidelity
@@ -244,7 +245,7 @@ def _measured(removed: Removal) -> dict[str, tuple[NDArray[np.float64], bool]]:
     found: dict[str, tuple[NDArray[np.float64], bool]] = {}
     for name, curve, more in (("comprehensiveness", removed.deletion, True), ("sufficiency", removed.insertion, False)):
         at = removed.at(curve)
-        found |= {f"{name} at {fraction:.0%}".replace("%", " %"): (at[:, :, n], more) for n, fraction in enumerate(FRACTIONS)}
+        found |= {f"{name} at {percent(fraction)}": (at[:, :, n], more) for n, fraction in enumerate(FRACTIONS)}
         found[f"{name}, AOPC"] = (at.mean(2), more)
     found["deletion, area"] = (removed.area(removed.deletion), True)
     found["insertion, area"] = (removed.area(removed.insertion), False)

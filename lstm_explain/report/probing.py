@@ -181,6 +181,8 @@ def _table(study: Study, measured: Measured) -> Table:
         "score",
         "best probe",
         "95 %",
+        "verdict",
+        "p",
         "majority",
         "untrained" if result.twins < 2 else f"{number(result.twins)} untrained",
         "last inputs",
@@ -190,8 +192,6 @@ def _table(study: Study, measured: Measured) -> Table:
         "best of the last inputs",
         f"> {result.window} steps on",
         f"untrained, > {result.window} steps on",
-        "p",
-        "verdict",
         f"verdict, > {result.window} steps on",
     )
     rows, best_units = [], []
@@ -208,6 +208,8 @@ def _table(study: Study, measured: Measured) -> Table:
                 found.metric,
                 f"{best.score.value:z.2f} ({found.best.replace('_', ' ')})",
                 f"{best.score.low:z.2f} to {best.score.high:z.2f}",
+                found.verdict,
+                f"{found.p_value:z.3f}",
                 f"{found.controls[MAJORITY].score.value:z.2f}",
                 found.spread(2),
                 "–" if window is None else _or_dash(window.score.value),
@@ -217,8 +219,6 @@ def _table(study: Study, measured: Measured) -> Table:
                 "–" if window is None else _or_dash(window.unit_score.value),
                 _or_dash(best.long_range.value),
                 _or_dash(max((one.long_range.value for of, one in found.controls.items() if of.startswith(UNTRAINED)), default=np.nan)),
-                f"{found.p_value:z.3f}",
-                found.verdict,
                 found.verdict_long_range if np.isfinite(best.long_range.value) else "no such steps",
             )
         )

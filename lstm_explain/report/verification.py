@@ -270,13 +270,13 @@ def _table(result: VerificationResult) -> Table:
     header = (
         "claim",
         "label",
+        "verdict",
         "knows",
         "closest control",
         "p",
         "change where the label differs",
         "matched, as much",
         "share of the way",
-        "verdict",
     )
     rows = []
     for one in result.ranked[:24]:
@@ -285,13 +285,13 @@ def _table(result: VerificationResult) -> Table:
             (
                 one.claim.named,
                 one.claim.label.replace("_", " "),
+                one.verdict,
                 f"{knows.metric} {knows.score:z.2f}",
                 f"{knows.controls[knows.closest]:z.2f} ({knows.closest})",
                 f"{knows.p_value:z.3f}",
                 f"{effect.value:+.3g} [{effect.family_low:+.2g}, {effect.family_high:+.2g}]",
                 f"{one.used.as_much} of {len(one.used.matched)}",
                 f"{percent(share.value, 1)} [{percent(share.family_low, 1)}, {percent(share.family_high, 1)}]",
-                one.verdict,
             )
         )
     units = tuple((one.claim.layer, one.claim.units[0]) for one in result.ranked[:24])

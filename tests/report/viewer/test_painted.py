@@ -28,20 +28,22 @@ def of(study, row, start, stop):
 def occluded(study, row):
     """All steps to all outputs, by another road: ``(output, step)``."""
     length = study.sequence_lengths[row]
-    inputs, given = study.inputs[row : row + 1, :length], {"method": "occlusion", "baselines": study.baselines, "lengths": [length]}
+    baselines = study.baselines[:length] if isinstance(study.baselines, torch.Tensor) else study.baselines
+    inputs, given = study.inputs[row : row + 1, :length], {"method": "occlusion", "baselines": baselines, "lengths": [length]}
     return lx.attribution_matrix(study.model, inputs, target=study.target[1], output=study.output, **given)
 
 
+@pytest.mark.parametrize("baselines", [0.5, torch.linspace(-1, 1, 18).view(9, 2).double()], ids=["number", "sequence"])
 @pytest.mark.parametrize("row", [0, 1])
-def test_contributions_are_those_of_occlusion(row):
-    study = series()
+def test_contributions_are_those_of_occlusion(row, baselines):
+    study = series(baselines=baselines)
     whole, found = of(study, row, 2, 7)
     expected = occluded(study, row)
     np.testing.assert_allclose(found.contributions, expected.attributions[0, 2:7, 2:7], rtol=0, atol=1e-12)
     np.testing.assert_allclose(found.output, expected.output[0, 2:7], rtol=0, atol=1e-12)
     with torch.no_grad():
         none = study.inputs[row : row + 1].clone()
-        none[:, 2:7] = 0.5
+        none[:, 2:7] = 0.5 if isinstance(baselines, float) else baselines[2:7]
         change = found.output - study.model(none)[0][0, 2:7, 1].numpy()
     np.testing.assert_allclose(found.residual, change - found.contributions.sum(1), rtol=0, atol=1e-12)
     assert (whole.whole, whole.ahead, whole.what) == (False, False, "output 1 at each step")

@@ -86,3 +86,11 @@ def test_a_light_figure_has_few_colours_and_can_be_read(sizes):
 def test_the_same_room_gives_the_same_bytes(report, sizes, tmp_path):
     again = replace(report, max_mb=0.6).save(tmp_path / "again", ("html", "json"))
     assert again.read_bytes() == sizes[0.6]
+
+
+def test_a_heavy_figure_is_pixels_where_these_are_lighter(report):
+    picture = report.sections[-1].pictures[0]
+    png, name = drawn(picture, "png"), picture.name
+    for svg, expected in ((b"x" * HEAVY, "svg"), (b"x" * (HEAVY + 1), "png")):
+        assert images([picture], {(name, "svg"): svg, (name, "png"): png}, 10**9)[name].kind == expected
+    assert images([picture], {(name, "svg"): b"x" * (HEAVY + 1), (name, "png"): png * 100}, 10**9)[name].kind == "svg"

@@ -16,6 +16,7 @@ from lstm_explain.analyses.attribution.decomposition.layers import recurrent_in
 from lstm_explain.analyses.attribution.decomposition.posed import Posed
 from lstm_explain.display import number
 from lstm_explain.errors import InputError
+from lstm_explain.nn.kernels import native
 from lstm_explain.nn.layers import suffixes
 from lstm_explain.nn.layout import lay_out
 from lstm_explain.recording.opened import input_and_state
@@ -211,19 +212,24 @@ def _credit(one: Trajectory, state: str, step: Tensor, weights: Tensor) -> tuple
     """Of what is read of a state at one step, the share of each step ``(batch, time)`` and that of the initial state ``(batch,)``."""
     every, squashed = torch.arange(len(step), device=step.device), state == "hidden_state" and one.kind != "gru"
     total = one.signal(one.memory)[every, step]
-    weights = weights.to(total)
+    weights, start = weights.to(total), one.initial[one.memory].to(total)
     if squashed:
         projection = one.weights.get("weight_hr")
         weights = (weights if projection is None else weights @ projection.to(total)) * one.output_gate[every, step]
+    names = ("update_gate", "candidate") if one.kind == "gru" else ("forget_gate", "cell_candidate", "input_gate")
+    keep, candidate, take = (*(one.signal(name) for name in names), None)[:3]
+    if native.serves(keep, candidate, take, total, start, weights) and keep.stride(2) == candidate.stride(2) == 1:
+        return native.credit(keep, take, candidate, total, start, weights, step, one.first_step, one.reverse, squashed=squashed)
     found = []
     for rows in _some(len(step), one.valid.shape[1] * total.shape[1]):
         # Backwards from what was read: what is kept of a step is the product of the gates of all that came after it. A product that has
         # come to zero stays there, so nothing is ever divided by one.
-        keep, new = ((signal if one.reverse else signal.flip(1)).contiguous() for signal in _changes(one, step, rows))
-        kept, end = keep.cumprod(1), total[rows].unsqueeze(1)
-        new[:, 1:] *= kept[:, :-1]
-        start = one.initial[one.memory][rows].to(total).unsqueeze(1) * kept[:, -1:]
-        sums = torch.cat([end, end - new.cumsum(1), start], 1)
+        new = (1 - keep[rows] if take is None else take[rows]) * candidate[rows]
+        changes = _until_read(one, step, rows, keep[rows], new)
+        left, added = ((signal if one.reverse else signal.flip(1)).contiguous() for signal in changes)
+        kept, end = left.cumprod(1), total[rows].unsqueeze(1)
+        added[:, 1:] *= kept[:, :-1]
+        sums = torch.cat([end, end - added.cumsum(1), start[rows].unsqueeze(1) * kept[:, -1:]], 1)
         found.append(((sums.tanh_() if squashed else sums) @ weights[rows].unsqueeze(2)).squeeze(2))
     read = torch.cat(found).double()
     shares = read[:, :-2] - read[:, 1:-1]
@@ -236,16 +242,8 @@ def _some(count: int, values: int) -> Iterator[slice]:
     return (slice(at, at + at_once) for at in range(0, count, at_once))
 
 
-def _changes(one: Trajectory, step: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-    """What each step keeps of the state and what it adds to it, each ``(some, time, unit)``, up to the one that is read.
-
-    What is added is new, and may be written into.
-    """
-    if one.kind == "gru":
-        keep = one.update_gate[rows]
-        new = (1 - keep) * one.candidate[rows]
-    else:
-        keep, new = one.forget_gate[rows], one.input_gate[rows] * one.cell_candidate[rows]
+def _until_read(one: Trajectory, step: Tensor, rows: slice, keep: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
+    """What each step keeps of the state and what it adds to it, each ``(some, time, unit)``, where nothing happens after what is read."""
     at, first, step = torch.arange(keep.shape[1], device=step.device), one.first_step[rows].unsqueeze(1), step[rows].unsqueeze(1)
     apart = (at > first) | (at < step) if one.reverse else (at > step).expand(len(keep), -1)
     if not bool(apart.any()):

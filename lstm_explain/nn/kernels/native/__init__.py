@@ -113,6 +113,17 @@ class _Survival(ctypes.Structure):
     ]
 
 
+class _Credit(ctypes.Structure):
+    _fields_ = [
+        ("layout", Layout),
+        *((name, _Signal) for name in ("keep", "take", "candidate")),
+        *((name, ctypes.c_void_p) for name in ("end", "initial", "weights", "from", "first")),
+        ("time", ctypes.c_long),
+        ("squashed", ctypes.c_int),
+        *((name, ctypes.c_void_p) for name in ("shares", "start", "room")),
+    ]
+
+
 _CHECKS = {
     "lx_lstm_replay_run": _LSTMReplay,
     "lx_lstm_check_run": _LSTMCheck,
@@ -121,6 +132,7 @@ _CHECKS = {
     "lx_gru_replay_run": _GRUReplay,
     "lx_tally_run": _Tally,
     "lx_survival_run": _Survival,
+    "lx_credit_run": _Credit,
 }
 
 
@@ -474,3 +486,47 @@ def survival(signal: Tensor, valid: Tensor, lags: Sequence[int]) -> NDArray[np.f
     )
     _run("lx_survival_run", call, signal.dtype)
     return sums
+
+
+def credit(
+    keep: Tensor,
+    take: Tensor | None,
+    candidate: Tensor,
+    end: Tensor,
+    initial: Tensor,
+    weights: Tensor,
+    step: Tensor,
+    first_step: Tensor,
+    reverse: bool,
+    *,
+    squashed: bool,
+) -> tuple[Tensor, Tensor]:
+    """What each step has of what is read of a state at one step, where each keeps some of the state and takes some of a candidate.
+
+    Parameters
+    ----------
+    keep, take, candidate : Tensor ``(batch, time, unit)``
+        Of any strides, but for units, which lie side by side; what isn't kept is taken where `take` is None.
+    end, initial, weights : Tensor ``(batch, unit)``
+        The state at the step that is read, that before the first step, and what is read of the state, or of its tanh where it is `squashed`.
+    step, first_step : Tensor of int64 ``(batch,)``
+        The step that is read, and that with which each sequence's reading began.
+
+    Returns
+    -------
+    Tensors of float64 ``(batch, time)`` and ``(batch,)``: of the steps and of the initial state.
+    """
+    batch, time, units = candidate.shape
+    shares, start = torch.zeros(batch, time, dtype=torch.float64), torch.empty(batch, dtype=torch.float64)
+    end, initial, weights = end.contiguous(), initial.contiguous(), weights.contiguous()
+    room = torch.empty(batch, 2, units, dtype=torch.float64)
+    call = _Credit(
+        layout((batch,), units, reverse),
+        *(_Signal() if one is None else _Signal(one.data_ptr(), *one.stride()[:2]) for one in (keep, take, candidate)),
+        *(one.data_ptr() for one in (end, initial, weights, step, first_step)),
+        time,
+        squashed,
+        *(one.data_ptr() for one in (shares, start, room)),
+    )
+    _run("lx_credit_run", call, keep.dtype)
+    return shares, start

@@ -43,9 +43,10 @@ _LAYERS = (PeepholeLSTM, nn.RNNBase)
 
 
 def _opener_of(module: nn.Module) -> Opener | None:
-    if any(isinstance(module, kind) for kind in REGISTERED):
+    kinds = type(module).__mro__
+    if any(kind in REGISTERED for kind in kinds):
         return open_registered
-    return next((opener for kind, opener in _OPENERS.items() if isinstance(module, kind)), None)
+    return next((_OPENERS[kind] for kind in kinds if kind in _OPENERS), None)
 
 
 def _run_by(module: nn.Module, wanted: Wanted) -> Run:

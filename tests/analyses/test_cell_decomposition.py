@@ -306,10 +306,10 @@ def test_nothing_is_left_behind():
 def test_a_gate_that_is_wrong_is_reported(gate, monkeypatch):
     whole = cell._credit
 
-    def credit(one, state, step, weights):
+    def credit(one, some, read):
         from dataclasses import replace
 
-        return whole(replace(one, signals={**one.signals, gate: one.signals[gate] * 0.9}), state, step, weights)
+        return whole(replace(one, signals={**one.signals, gate: one.signals[gate] * 0.9}), some, read)
 
     monkeypatch.setattr(cell, "_credit", credit)
     layer, (inputs, _) = built(("full", "previous"), THREE._replace(initial_state=True)), call_of(THREE)

@@ -136,7 +136,7 @@ def _linear(posed: Posed, top: _Top, some: slice) -> tuple[list[tuple[Trajectory
     """What is read of the layer for some examples, and the constant ``(some,)``: run with its opposite in the layer's place."""
     rows = posed.rows[some]
     count, hidden, last = len(top.directions), top.hidden(some), top.last(some)
-    wanted = [posed.points[some].clone(), -hidden, *(-state for state in last)]
+    wanted = [posed.points[some], -hidden, *(-state for state in last)]
     for part in wanted:
         part.requires_grad_()
     with top.giving(wanted[1], wanted[2:]):
@@ -176,8 +176,9 @@ def _reads(one: Trajectory, some: slice, of_all: Tensor | None, of_end: Sequence
         at = (of_all.abs().amax(2) != 0).cpu().numpy()
         if (most := int(at.sum(1).max())) > 1:
             raise InputError(f"needed an output that reads {one.name} at one step for {METHOD}, got {most} steps: use lrp")
-        step = torch.from_numpy(at.argmax(1)).to(ends)
-        yield _Read("hidden_state", step, of_all[every, step])
+        if most:  # of two directions one may be read alone
+            step = torch.from_numpy(at.argmax(1)).to(ends)
+            yield _Read("hidden_state", step, of_all[every, step])
     elif of_last is not None:
         yield _Read("hidden_state", ends, of_last)
     yield from (_Read("cell_state", ends, weights) for weights in of_cell if weights is not None)

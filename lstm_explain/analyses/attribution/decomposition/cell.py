@@ -154,7 +154,7 @@ def _linear(posed: Posed, top: _Top, some: slice) -> tuple[list[tuple[Trajectory
         of_all = None if of_hidden is None else of_hidden.chunk(count, dim=2)[at]
         reads += [(one, read) for read in _reads(one, some, of_all, of_end)]
     # Of a linear read-out, what doesn't turn with it is its constant, and what does is what is read.
-    output, opposite = (numbers.detach().double().cpu().numpy() for numbers in (posed.output[some], turned))
+    output, opposite = (np.array(numbers.tolist()) for numbers in (posed.output[some], turned))
     read = sum((_number(one, some, read) for one, read in reads), np.zeros_like(output))
     _check_linear((output - opposite) / 2, read, turned.dtype, top.name)
     return reads, (output + opposite) / 2
@@ -163,8 +163,7 @@ def _linear(posed: Posed, top: _Top, some: slice) -> tuple[list[tuple[Trajectory
 def _number(one: Trajectory, some: slice, read: _Read) -> NDArray[np.float64]:
     """What is read, ``(some,)``."""
     state = one.signal(read.state)[some][torch.arange(len(read.step), device=read.step.device), read.step]
-    found: NDArray[np.float64] = torch.linalg.vecdot(state.to(read.weights), read.weights).double().cpu().numpy()
-    return found
+    return np.array(torch.linalg.vecdot(state.to(read.weights), read.weights).tolist())
 
 
 def _reads(one: Trajectory, some: slice, of_all: Tensor | None, of_end: Sequence[Tensor | None]) -> Iterator[_Read]:

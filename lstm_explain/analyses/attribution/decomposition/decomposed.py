@@ -24,7 +24,7 @@ def decomposed(model: nn.Module, inputs: Any, target: Any, method: str, rule: An
     with evaluated(model):
         posed = pose(model, inputs, target, watched=None if by_rule else recorded(model), **question)
         found, settings, shares = lrp(posed, *by_rule) if by_rule else cell_decomposition(posed)
-    valid, output = posed.valid.numpy(), posed.output.double().cpu().numpy()
+    valid, output = posed.valid.numpy(), np.array(posed.output.tolist())
     attributions = np.where(valid.reshape(*valid.shape, *[1] * (found.ndim - 2)), found, 0.0)
     # What goes to padding, which the model has read, goes to no step of the example.
     batch = len(found)

@@ -70,7 +70,7 @@ class Posed(NamedTuple):
 
         Shares far beyond the output that cancel don't excuse what they leave over.
         """
-        eps, output = torch.finfo(self.points.dtype).eps, self.output.double().cpu().numpy()
+        eps, output = torch.finfo(self.points.dtype).eps, np.array(self.output.tolist())
         size = np.abs(output)
         rounding = np.minimum(8 * eps * np.abs(shares).sum(1), eps**0.75 * size.clip(min=1))
         near: NDArray[np.bool_] = np.abs(shares.sum(1) - output) <= np.maximum(self.tolerance * size, rounding)

@@ -101,14 +101,14 @@ def peephole_of(gate: str, weight_ch: Tensor | None, form: Form) -> Tensor | Non
     return weight_ch.chunk(len(form.peephole_rows))[form.peephole_rows.index(gate)]
 
 
-def _sees(weight_ch: Tensor | None, form: Form) -> Callable[[str, Tensor], Tensor | float]:
-    def seen(gate: str, c: Tensor) -> Tensor | float:
+def _peeping(weight_ch: Tensor | None, form: Form) -> Callable[[str, Tensor, Tensor], Tensor]:
+    def with_c(gate: str, z: Tensor, c: Tensor) -> Tensor:
         W = peephole_of(gate, weight_ch, form)
         if W is None:
-            return 0.0
-        return functional.linear(c, W) if form.peephole == "full" else c * W.reshape(-1)
+            return z
+        return z + (functional.linear(c, W) if form.peephole == "full" else c * W.reshape(-1))
 
-    return seen
+    return with_c
 
 
 Kept = TypeVar("Kept")
@@ -148,14 +148,14 @@ def step(x: Tensor, h: Tensor, c: Tensor, weights: Weights, form: Form) -> Step:
 def _step(z_x: Tensor, h: Tensor, c: Tensor, weights: Weights, form: Form, edit: Edit) -> Step:
     """`step` of what `read` gives, with a slot for edits."""
     _, W_h, _, b_h, W_c, W_r = weights
-    W_c_on = _sees(W_c, form)
+    with_c = _peeping(W_c, form)
     z_i, z_f, z_g, z_o = (z_x + functional.linear(h, W_h, b_h)).chunk(4, dim=-1)
 
-    i = edit("input_gate", torch.sigmoid(z_i + W_c_on("i", c)))
-    f = edit("forget_gate", torch.sigmoid(z_f + W_c_on("f", c)))
-    g = edit("cell_candidate", torch.tanh(z_g + W_c_on("g", c)))
+    i = edit("input_gate", torch.sigmoid(with_c("i", z_i, c)))
+    f = edit("forget_gate", torch.sigmoid(with_c("f", z_f, c)))
+    g = edit("cell_candidate", torch.tanh(with_c("g", z_g, c)))
     c_new = edit("cell_state", f * c + i * g)
-    o = edit("output_gate", torch.sigmoid(z_o + W_c_on("o", c if form.wiring == "previous" else c_new)))
+    o = edit("output_gate", torch.sigmoid(with_c("o", z_o, c if form.wiring == "previous" else c_new)))
     m = o * torch.tanh(c_new)
     h_new = edit("hidden_state", m if W_r is None else functional.linear(m, W_r))
     return Step(i, f, g, o, c_new, h_new)

@@ -141,7 +141,7 @@ class Recorder:
         check = certify(path, self._recording.modules[path], opened, named)
         check = check._replace(edited=", ".join(f"{one.name} {signal}" for one in trajectories for signal in one.changed))
         # What a packed batch of unequal lengths ended with isn't all at one step, so nothing goes on from there in time.
-        carries = opened.carries and (bool(valid.all()) or not opened.layers[0].suffix)
+        carries = opened.carries and (padding != "known" or not opened.layers[0].suffix)
         calls: dict[str, Call] = {}
         ends: dict[str, Mapping[str, Tensor] | None] = {}
         for at, (layer, trajectory, before) in enumerate(zip(opened.layers, trajectories, befores, strict=True)):

@@ -43,9 +43,10 @@ _LAYERS = (PeepholeLSTM, nn.RNNBase)
 
 
 def _opener_of(module: nn.Module) -> Opener | None:
-    if any(isinstance(module, kind) for kind in REGISTERED):
+    kinds = type(module).__mro__
+    if any(kind in REGISTERED for kind in kinds):
         return open_registered
-    return next((opener for kind, opener in _OPENERS.items() if isinstance(module, kind)), None)
+    return next((_OPENERS[kind] for kind in kinds if kind in _OPENERS), None)
 
 
 def _run_by(module: nn.Module, wanted: Wanted) -> Run:
@@ -80,7 +81,7 @@ def _why_closed(module: nn.Module) -> str | None:
 
 def _path(name: str) -> str:
     """A module's path without the wrappers that torch.compile and DataParallel put around a part of a model."""
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+    return ".".join(part for part in name.split(".") if part != "_orig_mod") if "_orig_mod" in name else name
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -152,16 +153,18 @@ def targets_in(model: nn.Module, keep: Keep) -> dict[str, nn.Module]:
             f"needed a model with recurrent layers or cells, found {others or 'none'} in {type(model).__name__}; a cell of your own can be "
             "made recordable with lx.register"
         )
-    keys = [key for path, module in found.items() for key in _keys(path, module)]
-    for pattern in keep.layers or ():
-        if not any(matches(key, pattern) for key in keys):
-            raise InputError(f"needed layers of {', '.join(keys)}, got {pattern!r}")
-    kept = {path: module for path, module in found.items() if any(map(keep.wants, _keys(path, module)))}
-    words = [words_of(module) for module in kept.values()]
-    known = dict.fromkeys(signal for one in words for signal in one or ())
-    if None not in words and (unknown := [signal for signal in keep.signals or () if signal not in known]):
-        raise InputError(f"needed signals of {', '.join(known)}, got {unknown[0]!r}")
-    return kept
+    if keep.layers is not None:
+        keys = [key for path, module in found.items() for key in _keys(path, module)]
+        for pattern in keep.layers:
+            if not any(matches(key, pattern) for key in keys):
+                raise InputError(f"needed layers of {', '.join(keys)}, got {pattern!r}")
+        found = {path: module for path, module in found.items() if any(map(keep.wants, _keys(path, module)))}
+    if keep.signals is not None:
+        words = [words_of(module) for module in found.values()]
+        known = dict.fromkeys(signal for one in words for signal in one or ())
+        if None not in words and (unknown := [signal for signal in keep.signals if signal not in known]):
+            raise InputError(f"needed signals of {', '.join(known)}, got {unknown[0]!r}")
+    return found
 
 
 def closed_in(model: nn.Module) -> dict[str, str]:

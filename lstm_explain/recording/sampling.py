@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, count
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,7 +41,7 @@ def by_sample(
     """
     rows = spread(len(x), next(_CALLS) * _GOLDEN % 1)
     earlier = _rows_before(rows, sizes, reverse)
-    at, before = torch.tensor([rows, [max(row, 0) for row in earlier]], device=x.device)
+    at, before = torch.from_numpy(np.array([rows, earlier]).clip(min=0)).to(x.device)
     states = [_seen(signals[name].index_select(0, before), state, earlier) for name, state in initial.items()]
     expected = stepper(kind, form, weights)(read(x.index_select(0, at), weights), states, unedited)
     found = torch.cat([signal.index_select(0, at) for signal in signals.values()], 1)

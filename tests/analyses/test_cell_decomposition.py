@@ -1,6 +1,7 @@
 """The cell decomposition, against the paper's sums step by step, in closed form, and refused where what is read isn't such a sum."""
 
 import math
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from mechanisms import adding, counter, leaky_bank
 from scalar import layer_weights, run_stack
 from torch import nn
 from torch.nn.functional import one_hot
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import lstm_explain as lx
 from lstm_explain.analyses.attribution.decomposition import cell
+from lstm_explain.nn.kernels import native
 
 THREE = Case("batch_first", (5, 5, 5))
 ENDS = [5, 2, 4]
@@ -77,6 +79,7 @@ def by_the_paper(layer, xs, states, step, unit):
     return credit, read[0]
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("where", ["end", "middle"])
 @pytest.mark.parametrize(("form", "shape"), [(form, shape) for form in [*FORMS, "torch", "gru"] for shape in SHAPES][:-1])
 def test_it_is_the_papers_sum(form, shape, where):
@@ -95,6 +98,7 @@ def test_it_is_the_papers_sum(form, shape, where):
         close(result.elsewhere["constant"], np.zeros(3))
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("form", ["torch", "gru"])
 def test_nothing_is_left_of_what_came_before_a_gate_that_was_shut(form):
     case = THREE._replace(bidirectional=True, initial_state=True)
@@ -112,6 +116,7 @@ def test_nothing_is_left_of_what_came_before_a_gate_that_was_shut(form):
         assert np.abs(result.convergence_delta).max() <= 1e-12
 
 
+@pytest.mark.usefixtures("backend")
 def test_products_that_come_to_zero_on_their_way_are_as_the_papers():
     layer = randomise(nn.LSTM(1, 2, batch_first=True).double())
     with torch.no_grad():
@@ -124,6 +129,7 @@ def test_products_that_come_to_zero_on_their_way_are_as_the_papers():
     assert (result.attributions[:, :50] == 0).all() and result.converged.all()
 
 
+@pytest.mark.usefixtures("backend")
 def test_examples_one_after_the_other_are_as_all_at_once(monkeypatch):
     case = THREE._replace(bidirectional=True)
     layer, inputs = built("torch", case), call_of(case)[0]
@@ -133,6 +139,54 @@ def test_examples_one_after_the_other_are_as_all_at_once(monkeypatch):
     apart = lx.attribute(layer, inputs, internal_batch_size=1, **question)
     close(apart.attributions, together.attributions)
     close(apart.elsewhere["initial_state"], together.elsewhere["initial_state"])
+
+
+@pytest.mark.parametrize("make", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+def test_it_is_the_same_by_the_kernel_and_by_operations_of_pytorch(make, dtype, near, monkeypatch):
+    if native.backend().name == "torch":
+        pytest.skip(native.backend().why)
+    layer = randomise(make(3, 37, batch_first=True, bidirectional=True).double()).to(dtype)
+    inputs = torch.randn(5, 250, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(dtype)
+    steps = {"target": [(-1, 1), (249, 40), (0, 73), (200, 36), (20, 50)], "lengths": [250, 250, 7, 241, 33]}
+    question, by_kernel = steps | {"method": "cell_decomposition"}, Mock(wraps=native.credit)
+    monkeypatch.setattr(native, "credit", by_kernel)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        # Of one sequence, threads would have its units.
+        found = [lx.attribute(layer, inputs, **question), lx.attribute(layer, inputs, **question, internal_batch_size=1)]
+    finally:
+        torch.set_num_threads(threads)
+    asked = by_kernel.call_count
+    monkeypatch.setenv("LSTM_EXPLAIN_BACKEND", "torch")
+    expected = lx.attribute(layer, inputs, **question)
+    assert asked and by_kernel.call_count == asked
+    for one in found:
+        np.testing.assert_allclose(one.attributions, expected.attributions, rtol=0, atol=near)
+        np.testing.assert_allclose(one.elsewhere["initial_state"], expected.elsewhere["initial_state"], rtol=0, atol=near)
+        assert one.converged.all()
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("unit", [1, 4])
+def test_where_padding_is_read_there_is_nothing_to_credit(unit):
+    layer = randomise(nn.LSTM(2, 3, batch_first=True, bidirectional=True).double())
+
+    class Read(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x, lengths):
+            packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            return pad_packed_sequence(self.layer(packed)[0], batch_first=True)[0][:, -1]
+
+    inputs, _ = call_of(THREE)
+    # The longest comes last, so that its copies are as long.
+    result = lx.attribute(Read(), inputs, target=unit, method="cell_decomposition", additional_forward_args=LENGTHS[[2, 1, 0]])
+    assert result.attributions[2].any() and not result.attributions[:2].any()
+    assert not result.output[:2].any() and result.converged.all()
 
 
 class Asked(nn.Module):
@@ -222,6 +276,7 @@ class Reader(nn.Module):
 TOKENS, LENGTHS = torch.tensor([[1, 4, 2, 8, 5], [7, 1, 0, 0, 0], [3, 3, 6, 2, 0]]), torch.tensor(ENDS)
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU, lx.PeepholeLSTM])
 def test_it_adds_up_through_a_whole_model_example_by_example(layer):
     model = Reader(layer)
@@ -276,6 +331,7 @@ def test_padding_that_the_model_reads_is_credited_apart():
     assert (result.elsewhere["padding"][1:] != 0).all() and result.converged.all()
 
 
+@pytest.mark.usefixtures("backend")
 def test_each_example_may_be_read_at_a_step_of_its_own():
     layer, (inputs, _) = built(("full", "previous"), THREE), call_of(THREE)
     together = lx.attribute(layer, inputs, target=(-1, 2), lengths=ENDS, method="cell_decomposition")
@@ -302,14 +358,15 @@ def test_nothing_is_left_behind():
     assert model.training and all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("gate", ["forget_gate", "input_gate", "output_gate"])
 def test_a_gate_that_is_wrong_is_reported(gate, monkeypatch):
     whole = cell._credit
 
-    def credit(one, state, step, weights):
+    def credit(one, some, read):
         from dataclasses import replace
 
-        return whole(replace(one, signals={**one.signals, gate: one.signals[gate] * 0.9}), state, step, weights)
+        return whole(replace(one, signals={**one.signals, gate: one.signals[gate] * 0.9}), some, read)
 
     monkeypatch.setattr(cell, "_credit", credit)
     layer, (inputs, _) = built(("full", "previous"), THREE._replace(initial_state=True)), call_of(THREE)

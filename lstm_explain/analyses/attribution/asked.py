@@ -1,5 +1,6 @@
 """What is asked of a model before anything is attributed: points in the place of its inputs, and the number that they make."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -74,15 +75,14 @@ def numbers(explained: Callable[[Tensor, Tensor], Tensor], points: Tensor, rows_
     """The number to explain at one point for each example, without gradient; it must be finite."""
     rows = torch.arange(len(points), device=points.device)
     with torch.no_grad():
-        return finite(torch.cat([explained(points[part].clone(), part) for part in rows.split(rows_at_once)]), where)
+        return finite(torch.cat([explained(points[part], part) for part in rows.split(rows_at_once)]), where)
 
 
 def finite(numbers: Tensor, where: str) -> Tensor:
     """The numbers themselves, if they are."""
-    bad = (~numbers.isfinite()).nonzero()
-    if len(bad):
-        example = int(bad[0])
-        raise InputError(f"needed a finite output, got {float(numbers[example])} for example {example}{where}")
+    for example, number in enumerate(numbers.tolist()):
+        if not math.isfinite(number):
+            raise InputError(f"needed a finite output, got {number} for example {example}{where}")
     return numbers
 
 
@@ -96,8 +96,10 @@ def copies(explained: Explained, points: Tensor, time: int) -> Tensor:
 
 def check_independent(copies: Tensor, together: Tensor, dtype: torch.dtype) -> None:
     """Each example's number must be its own: the same beside copies of itself as it was beside the others."""
-    gap = float((copies - together[-1]).abs().max())
-    if not gap <= torch.finfo(dtype).eps ** 0.5 * float(together[-1].abs().clamp(min=1)):
+    itself = float(together[-1])
+    gaps = [abs(copy - itself) for copy in copies.tolist()]
+    if not all(gap <= torch.finfo(dtype).eps ** 0.5 * max(abs(itself), 1.0) for gap in gaps):
+        gap = max(gaps)
         raise InputError(
             f"needed a model that reads each example by itself, batch first: example {len(together) - 1}'s output changes by {gap:.2g} "
             "with what is beside it in the batch; if the model reads time first, wrap it"

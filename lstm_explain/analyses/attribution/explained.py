@@ -75,6 +75,8 @@ class Explained:
         given = () if args is None else tuple(args) if isinstance(args, (tuple, list)) else (args,)
         self._args = tuple(arg.clone() if isinstance(arg, Tensor) and arg.is_inference() else arg for arg in given)
         self._targets, self._lengths = targets, lengths
+        shape = f"{tuple(inputs.shape)}, {str(inputs.dtype).removeprefix('torch.')}"
+        self._what = f"the model can't be called with inputs of shape {shape}"
         self._turned: bool | None = None
         self.index: dict[int, tuple[int, ...]] = {}
 
@@ -117,8 +119,7 @@ class Explained:
         ]
         tokens = None if self._embedding is None else self._inputs[rows]
         first, *further = [points] if self._joined is None else self._joined.arguments(points)
-        shape = f"{tuple(self._inputs.shape)}, {str(self._inputs.dtype).removeprefix('torch.')}"
-        with as_input_error(f"the model can't be called with inputs of shape {shape}"):
+        with as_input_error(self._what):
             if self._embedding is None:
                 return self._model(first, *further, *args)
             lookup = _Lookup(self, self._embedding, self._inputs[rows], first)

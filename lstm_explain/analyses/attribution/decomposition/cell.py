@@ -9,13 +9,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lstm_explain.analyses.attribution.decomposition.layers import recurrent_in
 from lstm_explain.analyses.attribution.decomposition.posed import Posed
 from lstm_explain.display import number
 from lstm_explain.errors import InputError
+from lstm_explain.nn.kernels import native
 from lstm_explain.nn.layers import suffixes
 from lstm_explain.nn.layout import lay_out
 from lstm_explain.recording.opened import input_and_state
@@ -47,7 +50,7 @@ def recorded(model: nn.Module) -> Iterator[Recording]:
         yield recording
 
 
-def cell_decomposition(posed: Posed) -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:
+def cell_decomposition(posed: Posed) -> tuple[NDArray[np.float64], dict[str, Any], dict[str, NDArray[np.float64]]]:
     """The credit of every step of the top layer's input ``(batch, time)``, and of its initial state and what doesn't come from it.
 
     Raises
@@ -56,16 +59,15 @@ def cell_decomposition(posed: Posed) -> tuple[Tensor, dict[str, Any], dict[str, 
         If the output isn't a linear read-out of the top layer's hidden state at one step.
     """
     top = _Top(posed.seen, posed.model, posed.points, posed.lengths)
-    reads, constant = _linear(posed, top)
-    attributions = torch.zeros(posed.points.shape[:2], dtype=torch.float64, device=posed.points.device)
-    initial = torch.zeros_like(constant, dtype=torch.float64)
-    for one, read in zip(top.directions, reads, strict=True):
-        for state, step, weights in read:
-            if not bool(weights.any()):
-                continue
-            of_steps, of_start = _credit(one, state, step, weights)
-            attributions[:, : of_steps.shape[1]] += of_steps
-            initial += of_start
+    attributions = np.zeros(posed.points.shape[:2])
+    initial, constant = np.zeros((2, len(attributions)))
+    for start in range(0, len(attributions), posed.rows_at_once):
+        some = slice(start, start + posed.rows_at_once)
+        reads, constant[some] = _linear(posed, top, some)
+        for one, read in reads:
+            of_steps, of_start = _credit(one, some, read)
+            attributions[some, : of_steps.shape[1]] += of_steps.cpu().numpy()
+            initial[some] += of_start.cpu().numpy()
     settings = {"credit_to": f"steps of the input of {', '.join(one.name for one in top.directions)}, gates held"}
     return attributions, settings, {"initial_state": initial, "constant": constant}
 
@@ -127,28 +129,14 @@ class _Read(NamedTuple):
     state: str
     step: Tensor
     weights: Tensor
-    """``(batch, unit)``, zero where nothing is."""
+    """``(some, unit)``."""
 
 
-def _linear(posed: Posed, top: _Top) -> tuple[list[list[_Read]], Tensor]:
-    """The weights of what is read, by direction, and the constant: run with its opposite in place of the top layer."""
-    starts = range(0, len(posed.points), posed.rows_at_once)
-    found = [_of_some(posed, top, slice(start, start + posed.rows_at_once)) for start in starts]
-    reads = [
-        [
-            _Read(parts[0].state, *(torch.cat(of_all) for of_all in list(zip(*parts, strict=True))[1:]))
-            for parts in zip(*of_one, strict=True)
-        ]
-        for of_one in zip(*(reads for reads, _ in found), strict=True)
-    ]
-    return reads, torch.cat([constant for _, constant in found])
-
-
-def _of_some(posed: Posed, top: _Top, some: slice) -> tuple[list[list[_Read]], Tensor]:
-    """`_linear` of some examples."""
+def _linear(posed: Posed, top: _Top, some: slice) -> tuple[list[tuple[Trajectory, _Read]], NDArray[np.float64]]:
+    """What is read of the layer for some examples, and the constant ``(some,)``: run with its opposite in the layer's place."""
     rows = posed.rows[some]
     count, hidden, last = len(top.directions), top.hidden(some), top.last(some)
-    wanted = [posed.points[some].clone(), -hidden, *(-state for state in last)]
+    wanted = [posed.points[some], -hidden, *(-state for state in last)]
     for part in wanted:
         part.requires_grad_()
     with top.giving(wanted[1], wanted[2:]):
@@ -160,41 +148,45 @@ def _of_some(posed: Posed, top: _Top, some: slice) -> tuple[list[list[_Read]], T
             f"needed an output that reads the inputs through the hidden state of {top.name} alone for {METHOD}, got one that also reads "
             "past it: use lrp"
         )
-    # Of a linear read-out, what doesn't turn with it is its constant, and what does is what is read.
-    output, turned = posed.output[some], turned.detach()
-    reads, read = [], torch.zeros_like(output)
+    reads = []
     for at, one in enumerate(top.directions):
-        ends = _end(one)[some]
-        of_ends = [None if state is None else state[at - count] for state in of_last]
-        here = [_hidden(one, some, None if of_hidden is None else of_hidden.chunk(count, dim=2)[at], ends, of_ends[0])]
-        if len(of_ends) == 2:
-            weights = torch.zeros_like(last[1][0]) if of_ends[1] is None else of_ends[1]
-            here.append(_Read("cell_state", ends, weights))
-        for state, step, weights in here:
-            read += (one.signal(state)[rows, step].to(weights) * weights).sum(1)
-        reads.append(here)
-    _check_linear((output - turned) / 2, read, top.name)
-    return reads, (output + turned) / 2
+        of_end = [None if state is None else state[at - count] for state in of_last]
+        of_all = None if of_hidden is None else of_hidden.chunk(count, dim=2)[at]
+        reads += [(one, read) for read in _reads(one, some, of_all, of_end)]
+    # Of a linear read-out, what doesn't turn with it is its constant, and what does is what is read.
+    output, opposite = (np.array(numbers.tolist()) for numbers in (posed.output[some], turned))
+    read = sum((_number(one, some, read) for one, read in reads), np.zeros_like(output))
+    _check_linear((output - opposite) / 2, read, turned.dtype, top.name)
+    return reads, (output + opposite) / 2
 
 
-def _hidden(one: Trajectory, some: slice, weights: Tensor | None, ends: Tensor, of_end: Tensor | None) -> _Read:
-    """What is read of the hidden states ``(batch, time, unit)``, among them the last, which the layer gives apart as well."""
-    every = torch.arange(len(ends), device=ends.device)
-    at = torch.zeros_like(one.valid[some]) if weights is None else weights.abs().amax(2) != 0
-    if of_end is not None:
-        at[every, ends] |= of_end.any(1)
-    if (most := int(at.sum(1).max())) > 1:
-        raise InputError(f"needed an output that reads {one.name} at one step for {METHOD}, got {most} steps: use lrp")
-    step = at.int().argmax(1)
-    parts = [] if weights is None else [weights[every, step]]
-    parts += [] if of_end is None else [of_end]
-    return _Read("hidden_state", step, sum(parts, torch.zeros_like(one.hidden_state[some, 0])))
+def _number(one: Trajectory, some: slice, read: _Read) -> NDArray[np.float64]:
+    """What is read, ``(some,)``."""
+    state = one.signal(read.state)[some][torch.arange(len(read.step), device=read.step.device), read.step]
+    return np.array(torch.linalg.vecdot(state.to(read.weights), read.weights).tolist())
 
 
-def _check_linear(change: Tensor, read: Tensor, name: str) -> None:
+def _reads(one: Trajectory, some: slice, of_all: Tensor | None, of_end: Sequence[Tensor | None]) -> Iterator[_Read]:
+    """What is read by the weights of all hidden states ``(some, time, unit)`` and of the last states, which a layer gives apart as well."""
+    ends, (of_last, *of_cell) = _end(one)[some], of_end
+    if of_all is not None:
+        every = torch.arange(len(ends), device=ends.device)
+        of_all = of_all if of_last is None else of_all.index_put((every, ends), of_last, accumulate=True)
+        at = (of_all.abs().amax(2) != 0).cpu().numpy()
+        if (most := int(at.sum(1).max())) > 1:
+            raise InputError(f"needed an output that reads {one.name} at one step for {METHOD}, got {most} steps: use lrp")
+        if most:  # of two directions one may be read alone
+            step = torch.from_numpy(at.argmax(1)).to(ends)
+            yield _Read("hidden_state", step, of_all[every, step])
+    elif of_last is not None:
+        yield _Read("hidden_state", ends, of_last)
+    yield from (_Read("cell_state", ends, weights) for weights in of_cell if weights is not None)
+
+
+def _check_linear(change: NDArray[np.float64], read: NDArray[np.float64], dtype: torch.dtype, name: str) -> None:
     """Half of what the output changes from one state to its opposite must be what is read, by weights that were found at the opposite."""
-    off, scale = (change - read).abs(), torch.maximum(change.abs(), read.abs()).clamp(min=1)
-    if not bool((off <= _LINEAR.get(change.dtype, 2e-2) * scale).all()):
+    off, scale = np.abs(change - read), np.maximum(np.abs(change), np.abs(read)).clip(min=1)
+    if not (off <= _LINEAR.get(dtype, 2e-2) * scale).all():
         raise InputError(
             f"needed an output that is linear in the hidden state of {name} for {METHOD}, got one that is off by "
             f"{number(float(off.max()))}: choose a number before the nonlinearity with output=, or use lrp"
@@ -207,47 +199,44 @@ def _end(one: Trajectory) -> Tensor:
     return torch.zeros_like(ends) if one.reverse else ends
 
 
-def _credit(one: Trajectory, state: str, step: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Of what is read of a state at one step, the share of each step ``(batch, time)`` and that of the initial state ``(batch,)``."""
-    every, squashed = torch.arange(len(step), device=step.device), state == "hidden_state" and one.kind != "gru"
-    total = one.signal(one.memory)[every, step]
-    weights = weights.to(total)
-    if squashed:
-        projection = one.weights.get("weight_hr")
-        weights = (weights if projection is None else weights @ projection.to(total)) * one.output_gate[every, step]
+def _credit(one: Trajectory, some: slice, read: _Read) -> tuple[Tensor, Tensor]:
+    """Of what is read of a state at one step, the share of each step ``(some, time)`` and that of the initial state ``(some,)``."""
+    squashed = read.state == "hidden_state" and one.kind != "gru"
+    if one.kind == "gru":
+        keep, take, candidate = one.update_gate[some], None, one.candidate[some]
+    else:
+        keep, take, candidate = one.forget_gate[some], one.input_gate[some], one.cell_candidate[some]
+    state, output = one.signal(one.memory)[some], one.output_gate[some] if squashed else None
+    weights, start, first = read.weights.to(state), one.initial[one.memory][some].to(state), one.first_step[some]
+    if squashed and "weight_hr" in one.weights:
+        weights = weights @ one.weights["weight_hr"].to(state)
+    signals = state, keep, take, candidate, output
+    if native.serves(*signals, start, weights) and all(signal is None or signal.stride(2) == 1 for signal in signals):
+        return native.credit(state, keep, take, candidate, output, start, weights, read.step, first, one.reverse)
+    every = torch.arange(len(state), device=state.device)
+    weights, end = weights if output is None else weights * output[every, read.step], state[every, read.step]
     found = []
-    for rows in _some(len(step), one.valid.shape[1] * total.shape[1]):
+    for part in every.split(max(1, _VALUES // state[0].numel())):
+        changes = _until_read(one.reverse, read.step[part], first[part], keep[part], take if take is None else take[part], candidate[part])
         # Backwards from what was read: what is kept of a step is the product of the gates of all that came after it. A product that has
         # come to zero stays there, so nothing is ever divided by one.
-        keep, new = ((signal if one.reverse else signal.flip(1)).contiguous() for signal in _changes(one, step, rows))
-        kept, end = keep.cumprod(1), total[rows].unsqueeze(1)
-        new[:, 1:] *= kept[:, :-1]
-        start = one.initial[one.memory][rows].to(total).unsqueeze(1) * kept[:, -1:]
-        sums = torch.cat([end, end - new.cumsum(1), start], 1)
-        found.append(((sums.tanh_() if squashed else sums) @ weights[rows].unsqueeze(2)).squeeze(2))
-    read = torch.cat(found).double()
-    shares = read[:, :-2] - read[:, 1:-1]
-    return shares if one.reverse else shares.flip(1), read[:, -1]
+        left, added = ((signal if one.reverse else signal.flip(1)).contiguous() for signal in changes)
+        kept, whole = left.cumprod(1), end[part].unsqueeze(1)
+        added[:, 1:] *= kept[:, :-1]
+        sums = torch.cat([whole, whole - added.cumsum(1), start[part].unsqueeze(1) * kept[:, -1:]], 1)
+        found.append(((sums.tanh_() if squashed else sums) @ weights[part].unsqueeze(2)).squeeze(2))
+    by_sum = torch.cat(found).double()
+    shares = by_sum[:, :-2] - by_sum[:, 1:-1]
+    return shares if one.reverse else shares.flip(1), by_sum[:, -1]
 
 
-def _some(count: int, values: int) -> Iterator[slice]:
-    """Some examples at a time, of so many values each."""
-    at_once = max(1, _VALUES // values)
-    return (slice(at, at + at_once) for at in range(0, count, at_once))
-
-
-def _changes(one: Trajectory, step: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-    """What each step keeps of the state and what it adds to it, each ``(some, time, unit)``, up to the one that is read.
+def _until_read(reverse: bool, step: Tensor, first: Tensor, keep: Tensor, take: Tensor | None, candidate: Tensor) -> tuple[Tensor, Tensor]:
+    """What each step keeps of the state and what it adds to it, each ``(some, time, unit)``, where nothing happens after what is read.
 
     What is added is new, and may be written into.
     """
-    if one.kind == "gru":
-        keep = one.update_gate[rows]
-        new = (1 - keep) * one.candidate[rows]
-    else:
-        keep, new = one.forget_gate[rows], one.input_gate[rows] * one.cell_candidate[rows]
-    at, first, step = torch.arange(keep.shape[1], device=step.device), one.first_step[rows].unsqueeze(1), step[rows].unsqueeze(1)
-    apart = (at > first) | (at < step) if one.reverse else (at > step).expand(len(keep), -1)
+    new, at = (1 - keep if take is None else take) * candidate, torch.arange(keep.shape[1], device=step.device)
+    apart = (at > first.unsqueeze(1)) | (at < step.unsqueeze(1)) if reverse else at > step.unsqueeze(1)
     if not bool(apart.any()):
         return keep, new
     return keep.masked_fill(apart.unsqueeze(2), 1.0), new.masked_fill(apart.unsqueeze(2), 0.0)

@@ -102,15 +102,15 @@ def contextual_decomposition(
                     numbers = posed.explained(_copied(points[rows], mask.to(points.device)), rows.repeat_interleave(_COPIES))
                     found[rows] = numbers.double().reshape(-1, _COPIES)
     _, of_phrase, of_rest, constant = found.unbind(1)
-    shares, number = torch.stack([of_phrase - constant, of_rest - constant, constant], dim=1), posed.output.double()
-    beta, gamma, bias = shares.T.cpu().numpy()
+    shares = torch.stack([of_phrase - constant, of_rest - constant, constant], dim=1).cpu().numpy()
+    number, (beta, gamma, bias) = posed.output.double().cpu().numpy(), shares.T
     return ContextualDecompositionResult(
         beta=beta,
         gamma=gamma,
         bias=bias,
-        output=number.cpu().numpy(),
-        residual=(shares.sum(1) - number).cpu().numpy(),
-        converged=posed.whole(shares).cpu().numpy(),
+        output=number,
+        residual=shares.sum(1) - number,
+        converged=posed.whole(shares),
         phrase=inside.numpy(),
         valid=posed.valid.numpy(),
         explained=posed.in_words(),

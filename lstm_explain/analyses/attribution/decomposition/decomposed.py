@@ -2,8 +2,8 @@
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from torch import nn
 
 from lstm_explain.analyses.attribution.asked import evaluated
 from lstm_explain.analyses.attribution.decomposition.cell import cell_decomposition, recorded
@@ -24,23 +24,23 @@ def decomposed(model: nn.Module, inputs: Any, target: Any, method: str, rule: An
     with evaluated(model):
         posed = pose(model, inputs, target, watched=None if by_rule else recorded(model), **question)
         found, settings, shares = lrp(posed, *by_rule) if by_rule else cell_decomposition(posed)
-    steps = posed.valid
-    valid = steps.to(found.device)
-    attributions = torch.where(valid.reshape(*valid.shape, *[1] * (found.dim() - 2)), found.double(), 0.0)
+    valid, output = posed.valid.numpy(), np.array(posed.output.tolist())
+    attributions = np.where(valid.reshape(*valid.shape, *[1] * (found.ndim - 2)), found, 0.0)
     # What goes to padding, which the model has read, goes to no step of the example.
-    read_in_padding = found.double().flatten(1).sum(1) - attributions.flatten(1).sum(1)
-    elsewhere: dict[str, Tensor] = {name: share.double() for name, share in shares.items()} | {"padding": read_in_padding}
-    handed_out = torch.cat([attributions.flatten(1), torch.stack(list(elsewhere.values()), dim=1)], dim=1)
+    batch = len(found)
+    read_in_padding = found.reshape(batch, -1).sum(1) - attributions.reshape(batch, -1).sum(1)
+    elsewhere = shares | {"padding": read_in_padding}
+    handed_out = np.column_stack([attributions.reshape(batch, -1), *elsewhere.values()])
     return AttributionResult(
-        attributions=attributions.cpu().numpy(),
-        valid=steps.numpy(),
-        output=posed.output.double().cpu().numpy(),
+        attributions=attributions,
+        valid=valid,
+        output=output,
         baseline_output=None,
-        convergence_delta=(handed_out.sum(1) - posed.output.double()).cpu().numpy(),
-        converged=posed.whole(handed_out).cpu().numpy(),
+        convergence_delta=handed_out.sum(1) - output,
+        converged=posed.whole(handed_out),
         explained=posed.in_words(),
         method=method,
         settings={**posed.settings, **settings},
         padding=posed.padding,
-        elsewhere={name: share.cpu().numpy() for name, share in elsewhere.items()},
+        elsewhere=elsewhere,
     )

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lstm_explain.analyses.attribution.decomposition.layers import recurrent_in, run_by
@@ -19,7 +21,7 @@ The papers' 1e-3 takes a share that shows.
 """
 
 
-def lrp(posed: Posed, rule: Rule, epsilon: float) -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:
+def lrp(posed: Posed, rule: Rule, epsilon: float) -> tuple[NDArray[np.float64], dict[str, Any], dict[str, NDArray[np.float64]]]:
     """Relevance of every input, and of what isn't one.
 
     Raises
@@ -58,7 +60,9 @@ def lrp(posed: Posed, rule: Rule, epsilon: float) -> tuple[Tensor, dict[str, Any
             f"needed relevance that {kind} can hold, got some beyond it for example {int(lost[0])} by rule {rule!r}: use rule='all', or a "
             "larger epsilon"
         )
-    return attributions, {"rule": rule, "epsilon": epsilon}, {"bias": bias, "initial_state": initial, "epsilon": absorbed}
+    elsewhere = {"bias": bias, "initial_state": initial, "epsilon": absorbed}
+    settings = {"rule": rule, "epsilon": epsilon}
+    return attributions.double().cpu().numpy(), settings, {name: share.double().cpu().numpy() for name, share in elsewhere.items()}
 
 
 def checked_rule(rule: Any, epsilon: Any) -> tuple[Rule, float]:

@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lstm_explain.analyses.attribution.asked import (
@@ -15,6 +17,7 @@ from lstm_explain.analyses.attribution.asked import (
     check_independent,
     copies,
     element_in_words,
+    numbers,
 )
 from lstm_explain.analyses.attribution.explained import Explained, targets_of
 from lstm_explain.errors import InputError
@@ -46,7 +49,7 @@ class Posed(NamedTuple):
     def valid(self) -> Tensor:
         """Which steps are real, ``(batch, time)``."""
         batch, time = self.points.shape[:2]
-        return torch.arange(time) < (torch.full((batch,), time) if self.lengths is None else self.lengths).unsqueeze(1)
+        return torch.ones(batch, time, dtype=torch.bool) if self.lengths is None else torch.arange(time) < self.lengths.unsqueeze(1)
 
     @property
     def padding(self) -> Padding:
@@ -62,14 +65,16 @@ class Posed(NamedTuple):
         """Which element of the output each example's number is."""
         return tuple(element_in_words(self.explained.index[row]) for row in range(len(self.points)))
 
-    def whole(self, shares: Tensor) -> Tensor:
+    def whole(self, shares: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Whether shares ``(batch, any)`` are all of the output, within the tolerance or as near as they are rounded.
 
         Shares far beyond the output that cancel don't excuse what they leave over.
         """
-        eps, output = torch.finfo(self.points.dtype).eps, self.output.double().abs()
-        rounding = torch.minimum(8 * eps * shares.abs().sum(1), eps**0.75 * output.clamp(min=1))
-        return (shares.sum(1) - self.output.double()).abs() <= torch.maximum(self.tolerance * output, rounding)
+        eps, output = torch.finfo(self.points.dtype).eps, np.array(self.output.tolist())
+        size = np.abs(output)
+        rounding = np.minimum(8 * eps * np.abs(shares).sum(1), eps**0.75 * size.clip(min=1))
+        near: NDArray[np.bool_] = np.abs(shares.sum(1) - output) <= np.maximum(self.tolerance * size, rounding)
+        return near
 
 
 def pose(
@@ -108,12 +113,8 @@ def pose(
     rows_at_once = internal_batch_size or max(1, STEPS_AT_ONCE // time)
     # Of tokens, the first pass must not be square: it shows whether the model turns them.
     beside = None if path is None else copies(explained, points, time)
-    rows = torch.arange(batch, device=points.device)
-    with watched or nullcontext() as seen, torch.no_grad():
-        numbers = torch.cat([explained(points[part].clone(), part) for part in rows.split(rows_at_once)])
-    if not bool(numbers.isfinite().all()):
-        example = int((~numbers.isfinite()).nonzero()[0])
-        raise InputError(f"needed a finite output, got {float(numbers[example])} for example {example}")
-    check_independent(copies(explained, points, time) if beside is None else beside, numbers, points.dtype)
+    with watched or nullcontext() as seen:
+        at_points = numbers(explained, points, rows_at_once, "")
+    check_independent(copies(explained, points, time) if beside is None else beside, at_points, points.dtype)
     allowed = TOLERANCE.get(points.dtype, LOOSEST) if tolerance is None else tolerance
-    return Posed(model, explained, points, path, known, rows_at_once, numbers, allowed, seen)
+    return Posed(model, explained, points, path, known, rows_at_once, at_points, allowed, seen)

@@ -113,6 +113,16 @@ class _Survival(ctypes.Structure):
     ]
 
 
+class _Credit(ctypes.Structure):
+    _fields_ = [
+        ("layout", Layout),
+        *((name, _Signal) for name in ("state", "keep", "take", "candidate", "output")),
+        *((name, ctypes.c_void_p) for name in ("initial", "weights", "from", "first")),
+        ("time", ctypes.c_long),
+        *((name, ctypes.c_void_p) for name in ("shares", "start", "room")),
+    ]
+
+
 _CHECKS = {
     "lx_lstm_replay_run": _LSTMReplay,
     "lx_lstm_check_run": _LSTMCheck,
@@ -121,6 +131,7 @@ _CHECKS = {
     "lx_gru_replay_run": _GRUReplay,
     "lx_tally_run": _Tally,
     "lx_survival_run": _Survival,
+    "lx_credit_run": _Credit,
 }
 
 
@@ -474,3 +485,46 @@ def survival(signal: Tensor, valid: Tensor, lags: Sequence[int]) -> NDArray[np.f
     )
     _run("lx_survival_run", call, signal.dtype)
     return sums
+
+
+def credit(
+    state: Tensor,
+    keep: Tensor,
+    take: Tensor | None,
+    candidate: Tensor,
+    output: Tensor | None,
+    initial: Tensor,
+    weights: Tensor,
+    step: Tensor,
+    first_step: Tensor,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
+    """What each step has of what is read of a state at one step, where each keeps some of the state and takes some of a candidate.
+
+    Parameters
+    ----------
+    state, keep, take, candidate, output : Tensor ``(batch, time, unit)``
+        Of any strides, but for units, which lie side by side. Where `take` is None, what isn't kept is taken; where there is an output
+        gate, what is read is it times the tanh of the state.
+    initial, weights : Tensor ``(batch, unit)``
+        The state before the first step, and what it is read by.
+    step, first_step : Tensor of int64 ``(batch,)``
+        The step that is read, and that with which each sequence's reading began.
+
+    Returns
+    -------
+    Tensors of float64 ``(batch, time)`` and ``(batch,)``: of the steps and of the initial state.
+    """
+    batch, time, units = state.shape
+    shares, start = torch.zeros(batch, time, dtype=torch.float64), torch.empty(batch, dtype=torch.float64)
+    initial, weights, room = initial.contiguous(), weights.contiguous(), torch.empty(batch, 3, units, dtype=torch.float64)
+    signals = state, keep, take, candidate, output
+    call = _Credit(
+        layout((batch,), units, reverse),
+        *(_Signal() if one is None else _Signal(one.data_ptr(), *one.stride()[:2]) for one in signals),
+        *(one.data_ptr() for one in (initial, weights, step, first_step)),
+        time,
+        *(one.data_ptr() for one in (shares, start, room)),
+    )
+    _run("lx_credit_run", call, state.dtype)
+    return shares, start

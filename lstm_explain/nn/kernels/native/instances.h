@@ -27,6 +27,7 @@
 #include "replay.h"
 #include "tally.h"
 #include "survival.h"
+#include "credit.h"
 #include "product.h"
 #include "forward.h"
 #include "plain.h"
@@ -67,6 +68,7 @@
 #include "replay.h"
 #include "tally.h"
 #include "survival.h"
+#include "credit.h"
 #include "product.h"
 #include "forward.h"
 #include "plain.h"
@@ -91,4 +93,5 @@ const lx_kernels LX_TABLE(LX_ISA) = {
     .gru_replay = {CAT3(gru_replay, f32, LX_ISA), CAT3(gru_replay, f64, LX_ISA)},
     .tally = {CAT3(tally, f32, LX_ISA), CAT3(tally, f64, LX_ISA)},
     .survival = {CAT3(survival, f32, LX_ISA), CAT3(survival, f64, LX_ISA)},
+    .credit = {CAT3(credit, f32, LX_ISA), CAT3(credit, f64, LX_ISA)},
 };

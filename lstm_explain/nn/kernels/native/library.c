@@ -144,12 +144,13 @@ ENTRY(gru_replay, cells_of(&call->layout))
 ENTRY(lstm_held, cells_of(&call->layout))
 ENTRY(tally, call->batch * call->time * call->layout.units)
 ENTRY(survival, call->batch * call->time * call->layout.units)
+ENTRY(credit, call->layout.sizes[0] * call->time * call->layout.units)
 
 /* How large each call is, in the order of the entries: a library of another version has others. */
 EXPORT const long *lx_sizes(void) {
   static const long sizes[] = {sizeof(lx_lstm_replay), sizeof(lx_lstm_check), sizeof(lx_lstm_held),    sizeof(lx_lstm_named),
-                               sizeof(lx_gru_replay),  sizeof(lx_tally),      sizeof(lx_survival),     sizeof(lx_lstm_forward),
-                               sizeof(lx_lstm_backward)};
+                               sizeof(lx_gru_replay),  sizeof(lx_tally),      sizeof(lx_survival),     sizeof(lx_credit),
+                               sizeof(lx_lstm_forward), sizeof(lx_lstm_backward)};
   return sizes;
 }
 

@@ -106,6 +106,19 @@ typedef struct {
   void *room;   /* (units rounded up to whole lines, 3, time) */
 } lx_survival;
 
+/* Of what is read of a state at one step, by `weights`, what each step has; where there is an output gate it is read through that and its tanh. A step
+ * keeps some of the state before it and adds some of a candidate. The layout is one row of the sequences. */
+typedef struct {
+  lx_layout layout;
+  lx_signal state, keep, take, candidate; /* what isn't kept is taken where `take` is null */
+  lx_signal output;                       /* null where there is none */
+  const void *initial, *weights;          /* (batch, units): the state before the first step, and */
+  const int64_t *from, *first;            /* (batch,): the step that is read, and the first in the order of reading */
+  long time;
+  double *shares, *start; /* (batch, time), where there are such steps, and (batch,) */
+  double *room;           /* (batch, 3, units) */
+} lx_credit;
+
 /* Gates come as what the input and what the state before gave, each with its bias, and stay as r, z, n in `input`. */
 typedef struct {
   lx_layout layout;
@@ -233,6 +246,7 @@ typedef struct {
   void (*gru_replay[2])(const lx_gru_replay *, const lx_part *, lx_found *);
   void (*tally[2])(const lx_tally *, const lx_part *, lx_found *);
   void (*survival[2])(const lx_survival *, const lx_part *, lx_found *);
+  void (*credit[2])(const lx_credit *, const lx_part *, lx_found *);
 } lx_kernels;
 
 extern const lx_kernels lx_kernels_baseline;

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 import lstm_explain as lx
 from lstm_explain.report.page import page
+from lstm_explain.report.viewer import painted
 from lstm_explain.report.viewer.markup import part
 from lstm_explain.report.viewer.packed import packed
 from lstm_explain.report.viewer.pieces import Piece
@@ -214,16 +215,23 @@ def test_what_an_output_hangs_on_is_painted(opened, address, report_of, sequence
     assert tab.locator("#viewer-canvas").screenshot() != before and tab.inner_text("#viewer-high") == "raises it most"
 
 
-def test_beyond_what_was_asked_nothing_is_painted(opened, tmp_path):
+def test_of_long_data_each_output_hangs_on_the_steps_near_it_and_beyond_what_was_asked_on_nothing(opened, tmp_path, monkeypatch):
+    monkeypatch.setattr(painted, "BLOCK", 8)
     study = small_study.make()
     report = lx.explain(study, progress=False)
-    why = report.view.why._replace(parts=report.view.why.parts[:1])
+    why = report.view.why._replace(parts=report.view.why.parts[:2])
     place = replace(report, view=replace(report.view, why=why)).save(tmp_path / "page", "html")
-    tab = opened(f"{place.as_uri()}#layer=0&unit=2&signal=cell_state&step=39")
-    tab.check("#viewer-why")
-    tab.wait_for_selector("#viewer-said:has-text('left over')", timeout=3000)
+    for step in (39, 70):
+        tab = opened(f"{place.as_uri()}#layer=0&unit=2&signal=cell_state&step={step}")
+        tab.check("#viewer-why")
+        tab.wait_for_selector("#viewer-said:has-text('left over')", timeout=3000)
+        each = why.parts[step // 40].contributions[step % 40]
+        found = re.search(r"largest contribution (\S+) by “.*” step (\d+), left over", said(tab))
+        assert np.isnan(each[:16]).all() and int(found[2]) == np.nanargmax(np.abs(each))
+        np.testing.assert_allclose(float(found[1]), each[int(found[2])], rtol=0.006)
     tab.focus("#viewer-frame")
-    tab.keyboard.press("ArrowRight")
+    for _ in range(3):
+        tab.keyboard.press("ArrowRight")
     tab.wait_for_selector("#viewer-said:has-text('was not computed here')", timeout=3000)
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 import lstm_explain as lx
 from lstm_explain.report.viewer.packed import LEVELS, NOT_FINITE, packed
+from lstm_explain.report.viewer.painted import Contributions, Painted
 from lstm_explain.report.viewer.pieces import PIECES, Piece
 from lstm_explain.report.viewer.view import Seen, View, view
 
@@ -140,6 +141,17 @@ def test_zero_is_exactly_in_the_middle_and_a_silent_unit_stays_there():
     silent = drawn(layers=1)
     silent.layers["l0"].signals["cell_state"][1] = 0
     assert (levels(packed(silent, ROOM).blocks["0 cell_state"]).reshape(6, -1)[1] == LEVELS / 2).all()
+
+
+def test_contributions_are_shares_of_each_outputs_largest_from_its_first_step_on_and_what_was_not_asked_is_none():
+    asked = np.array([[0.5, -0.25, np.nan, np.nan], [0.0, 0.0, 0.0, np.nan], [np.nan, 4.0, -2.0, 1.0]])
+    why = Painted("it", False, False, (Contributions(asked, np.array([1.0, 2.0, 3.0]), np.array([0.5, np.nan, -0.5])),))
+    shown = packed(replace(drawn(), why=why), ROOM)
+    (part,) = meta(shown)["why"]["parts"]
+    assert (part["first"], part["width"], part["largest"]) == ([0, 0, 1], 3, [0.5, 0.0, 4.0])
+    assert (part["output"], part["residual"]) == ([1.0, 2.0, 3.0], [0.5, None, -0.5])
+    assert levels(part["contributions"]).reshape(3, 3).tolist() == [[255, 64, 0], [128, 128, 128], [255, 64, 160]]
+    np.testing.assert_array_equal(shown.values["piece_0.contributions"], asked.astype(np.float32))
 
 
 def test_any_text_comes_through_and_none_can_end_the_element():

@@ -212,6 +212,8 @@ def test_several_twins_are_one_control_and_it_is_treated_as_the_states_are():
         assert both.untrained[at].value == pytest.approx(np.mean([one.scores[at].value for one in alone]), abs=1e-12)
         assert both.above[at].value == pytest.approx(both.scores[at].value - both.untrained[at].value, abs=1e-12)
         assert both.above[at].low < both.above[at].value < both.above[at].high
+    # They hold for all counts at once.
+    np.testing.assert_allclose(np.ptp([(one.value - one.low, one.high - one.value) for one in both.above], axis=0), 0, atol=1e-12)
     itself = lx.sparse_probe(states, y, controls={"untrained": states}, **given)
     assert itself.untrained == itself.scores and all(one == (0, 0, 0) for one in itself.above) and itself.fewest_untrained == itself.fewest
     assert (both.twins, itself.twins, both.chance) == (2, 1, 1 / 3)

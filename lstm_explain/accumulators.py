@@ -210,8 +210,7 @@ class Moments:
             own = (steps - mean).T
             products = own @ own.T
             for turned, sign in zip(self.turned, self._signs(by), strict=True):
-                turned += (own * sign[:, None]) @ (own * sign[:, None]).T
-                turned -= products
+                turned += products * (np.outer(sign, sign) - 1)
 
     def merge(self, other: Self) -> None:
         """Add another's sums; it must have been made with the same draws and seed."""

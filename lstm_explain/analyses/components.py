@@ -267,7 +267,7 @@ def components(
     signal : str, optional
         Any gate or state; the state that remembers if left out: the cell state, or the hidden state where there is no cell.
     draws : int
-        Of the control, each of which costs as much as the components. Without any, and of fewer than 10 sequences, the result says *not
+        Of the control, each of which keeps as much as the components. Without any, and of fewer than 10 sequences, the result says *not
         controlled*, and each layer's `missing` what it takes.
     seed : int
 

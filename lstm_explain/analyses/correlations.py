@@ -329,7 +329,7 @@ def correlations(
     threshold : float
         The mean |r| between two clusters from which on they are one.
     draws : int
-        Of the control, each of which costs as much as the correlations: 19 are the fewest that can show anything at 5 %. Without any, and
+        Of the control, each of which keeps as much as the correlations: 19 are the fewest that can show anything at 5 %. Without any, and
         of fewer than 10 sequences, the result says *not controlled*, and `missing` what it takes.
     seed : int
 

@@ -8,9 +8,9 @@ sequences, which is right for sequences that have nothing to do with each other,
 down. Where all units drift from the same beginning in every sequence, it finds too much, and rightly so. Of fewer than 10 sequences nothing
 is drawn and the result says *not controlled*.
 
-A long series may be recorded in pieces, which then count as sequences. They must be much longer than the units remember, or it finds too
-much: of 256 units that forget a twentieth at each step some component was above chance in 199 of 200 series of 12 pieces of 60 steps, and
-in 18 of pieces of 1000.
+A long series may be recorded in pieces, the state handed on from one call to the next, which then count as sequences. They must be much
+longer than the units remember, or it finds too much: of 256 units that forget a twentieth at each step some component was above chance in
+199 of 200 series of 12 pieces of 60 steps, and in 18 of pieces of 1000.
 """
 
 from collections.abc import Mapping

@@ -8,9 +8,9 @@ have nothing to do with each other, however short, and units that are as likely 
 beginning in every sequence, it finds too much, and rightly so. Of fewer than 10 sequences nothing is drawn and the result says *not
 controlled*. All draws are sums of products like the correlations themselves, and merge like these.
 
-A long series may be recorded in pieces, which then count as sequences. They must be much longer than the units remember, or it finds too
-much: of 256 units that forget a twentieth at each step some pair was shown in 40 of 200 series of 12 pieces of 60 steps, and in 13 of
-pieces of 1000.
+A long series may be recorded in pieces, the state handed on from one call to the next, which then count as sequences. They must be much
+longer than the units remember, or it finds too much: of 256 units that forget a twentieth at each step some pair was shown in 40 of 200
+series of 12 pieces of 60 steps, and in 13 of pieces of 1000.
 """
 
 from collections.abc import Sequence

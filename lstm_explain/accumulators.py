@@ -7,7 +7,7 @@ exactly and the same sums to rounding; and the first entries in a total order, w
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -146,32 +146,23 @@ class Gram:
         self.x, self.xy, self.xx = self.x + _grown(x, size), self.xy + _grown(xy, size), self.xx + _grown(xx, size)
 
 
-Null = Literal["circular_shifts", "sign_flips"]
-MANY = 20
-"""Sequences from which on signs are drawn: of fewer, two units get the same signs throughout too often."""
+FEWEST = 10
+"""Sequences from which on chance is known: of fewer, even two units that are the same get the same signs throughout too often."""
 
 
 class Moments:
     """Sums of units and of their products, for covariances: of the units as they are, and of what they have in common by chance.
 
-    Chance is drawn in two ways. Units are moved in circles within each sequence, which is exact for stationary series and finds too much
-    where a sequence isn't much longer than the units' memory: then all of them drift on the same few smooth paths, and a circle takes
-    these apart. Or each unit is turned upside down, about its mean, in some sequences and not in others: that keeps each path as it is and
-    is exact where units are as likely to go up as down, but takes many sequences. So from `MANY` on it is signs.
+    Chance is units that are each turned upside down, about their mean, in some sequences and not in others: that keeps each path as it is,
+    however slowly it drifts, and leaves to chance with which others it goes. It is exact for sequences that have nothing to do with each
+    other and units that are as likely to go up as down. It takes `FEWEST` sequences: of fewer nothing is drawn.
 
     Sums are taken about a reference, the first sequence's mean, and brought to one when streams merge: of a unit that moves by 1e-6
     around 50 they would otherwise keep nothing.
 
     Parameters
     ----------
-    shifts : int
-        How often units are moved in a circle within each sequence: what is left between them then is chance, and the sums of units
-        stay what they are.
-    apart : bool
-        Whether each unit is moved by a share of the sequence's length of its own, drawn by `seed`. That is one set of units, as eigenvalues
-        need it, but of many units some stay together. If not, every unit is held against all others moved by one share, 1 to `shifts` parts
-        of 2 `shifts` + 1: with those moved back by as much, and none moved, all the places of a circle that are as far from each other.
-        Signs are drawn as often as there are shifts, or, since each of these is two draws, twice as often.
+    draws : int
     seed : int
 
     Attributes
@@ -180,18 +171,17 @@ class Moments:
         Steps.
     reference, sums, low, high : ndarray ``(unit,)``
         What is taken off each unit, what is left in all, and the smallest and largest value.
-    products : ndarray ``(1 + shifts, unit, unit)``
-        Of the units as they are, and for each shift, where columns are what was moved.
+    products : ndarray ``(unit, unit)``
     turned : ndarray ``(draw, unit, unit)``
         Products about each sequence's own means, with the signs of each draw less without.
     sequences : list of (int, ndarray ``(unit,)``, int)
         Of each one its steps, its means and what its signs are drawn by.
     """
 
-    def __init__(self, shifts: int = 0, *, apart: bool = False, seed: int = 0) -> None:
-        self.n, self._made = 0, (shifts, apart, seed)
+    def __init__(self, draws: int = 0, *, seed: int = 0) -> None:
+        self.n, self._made = 0, (draws, seed)
         self.reference = self.sums = self.low = self.high = np.zeros(0)
-        self.products, self.turned = np.zeros((1 + shifts, 0, 0)), np.zeros((shifts if apart else 2 * shifts, 0, 0))
+        self.products, self.turned = np.zeros((0, 0)), np.zeros((draws, 0, 0))
         self.sequences: list[tuple[int, NDArray[np.float64], int]] = []
 
     def update(self, steps: NDArray[np.float64]) -> None:
@@ -204,29 +194,28 @@ class Moments:
         """
         if not len(steps):
             return
+        mean = steps.mean(0)
         if not self.n:
-            self._begin(steps.mean(0))
+            self._begin(mean)
         self._same(steps.shape[1])
-        about = np.ascontiguousarray((steps - self.reference).T)
+        about = steps - self.reference
         self.n += len(steps)
-        self.sums = self.sums + about.sum(1)
+        self.sums = self.sums + about.sum(0)
         self.low, self.high = np.minimum(self.low, steps.min(0)), np.maximum(self.high, steps.max(0))
-        self.products[0] += about @ about.T
-        shifts, apart, _ = self._made
-        for at, products in enumerate(self.products[1:]):
-            if apart:
-                moved = in_circle(about, (self._shares[at] * len(steps)).astype(np.int64))
-            else:
-                # Rounded up: a short sequence, too, is moved.
-                moved = np.roll(about, (at + 1) * len(steps) // -(2 * shifts + 1), axis=1)
-            products += (moved if apart else about) @ moved.T
-        if shifts:
-            self._turn(steps)
+        self.products += about.T @ about
+        # Drawn by what the sequence says, so that it gets the same signs however the data are split.
+        by = int.from_bytes(blake2b(steps.tobytes(), digest_size=16).digest())
+        self.sequences.append((len(steps), mean, by))
+        if len(self.turned):
+            own = (steps - mean).T
+            products = own @ own.T
+            for turned, sign in zip(self.turned, self._signs(by), strict=True):
+                turned += products * (np.outer(sign, sign) - 1)
 
     def merge(self, other: Self) -> None:
-        """Add another's sums; it must have been made with the same shifts and seed."""
+        """Add another's sums; it must have been made with the same draws and seed."""
         if self._made != other._made:
-            raise InputError("needed streams with the same shifts and seed, got others")
+            raise InputError("needed streams with the same draws and seed, got others")
         if not other.n:
             return
         if not self.n:
@@ -248,31 +237,29 @@ class Moments:
 
     @property
     def covariance(self) -> NDArray[np.float64]:
-        """Covariances ``(1 + shifts, unit, unit)``, over n steps."""
+        """Covariances ``(unit, unit)``, over n steps."""
         mean = self.sums / self.n
-        return self.products / self.n - np.outer(mean, mean)
-
-    @property
-    def null(self) -> Null:
-        """By which of the two ways chance is drawn."""
-        return "sign_flips" if len(self.sequences) >= MANY else "circular_shifts"
+        return np.asarray(self.products / self.n - np.outer(mean, mean))
 
     @property
     def by_chance(self) -> NDArray[np.float64]:
-        """Covariances by chance, ``(draw, unit, unit)``, over n steps; of a circle the rows are as they were, unless moved `apart`."""
+        """Covariances by chance, ``(draw, unit, unit)``, over n steps; no draws of fewer than `FEWEST` sequences."""
         whole = self.covariance
-        if self.null == "circular_shifts":
-            return whole[1:]
+        if len(self.sequences) < FEWEST:
+            return np.zeros((0, *whole.shape))
         steps, means, drawn_by = zip(*self.sequences, strict=True)
+        signs, weight = np.stack([self._signs(one) for one in drawn_by], axis=1), np.array(steps)[:, None] / self.n
         # Of each sequence the distance of its means from all, as often as it has steps.
-        apart = (np.stack(means) - self.mean) * np.sqrt(steps)[:, None]
-        signs = np.stack([self._signs(one) for one in drawn_by], axis=1)
-        turned = (signs * apart).transpose(0, 2, 1) @ (signs * apart)
-        mean = (np.sqrt(steps)[:, None] * signs * apart).sum(1) / self.n
-        covariance = whole[0] + (self.turned + turned - apart.T @ apart) / self.n - mean[:, :, None] * mean[:, None, :]
-        # About means of their own, as the units are, these lack as many directions; each unit then gets back the variance that it has.
+        apart = (np.stack(means) - self.mean) * np.sqrt(weight)
+        # Means are nearer to one that they are part of than to the true one: of variances that are alike this share is left.
+        turned = signs * apart / np.sqrt(1 - 2 * weight + np.square(weight).sum())
+        mean = (np.sqrt(weight) * turned).sum(1)
+        covariance = (
+            whole + self.turned / self.n + turned.transpose(0, 2, 1) @ turned - apart.T @ apart - mean[:, :, None] * mean[:, None, :]
+        )
+        # Each unit then gets back the variance that it has.
         own = np.diagonal(covariance, axis1=1, axis2=2)
-        scale = np.sqrt(np.divide(np.diag(whole[0]), own, out=np.ones_like(own), where=own > 0))
+        scale = np.sqrt(np.divide(np.diag(whole), own, out=np.ones_like(own), where=own > 0))
         return np.asarray(covariance * scale[:, :, None] * scale[:, None, :])
 
     @property
@@ -284,30 +271,25 @@ class Moments:
         units = len(reference)
         self.reference, self.sums = reference.copy(), np.zeros(units)
         self.low, self.high = np.full(units, np.inf), np.full(units, -np.inf)
-        shifts, _, seed = self._made
-        self.products = np.zeros((1 + shifts, units, units))
-        self.turned = np.zeros((len(self.turned), units, units))
-        self._shares = np.random.default_rng(seed).random((shifts, units))
-
-    def _turn(self, steps: NDArray[np.float64]) -> None:
-        mean = steps.mean(0)
-        # Drawn by what the sequence says, so that it gets the same signs however the data are split.
-        by = int.from_bytes(blake2b(steps.tobytes(), digest_size=16).digest())
-        self.sequences.append((len(steps), mean, by))
-        about = (steps - mean).T
-        products = about @ about.T
-        for turned, sign in zip(self.turned, self._signs(by), strict=True):
-            turned += (about * sign[:, None]) @ (about * sign[:, None]).T
-            turned -= products
+        self.products, self.turned = np.zeros((units, units)), np.zeros((len(self.turned), units, units))
 
     def _signs(self, by: int) -> NDArray[np.float64]:
         """The signs of one sequence in each draw, ``(draw, unit)``."""
-        drawn = np.random.default_rng([self._made[2], by]).random((len(self.turned), len(self.sums)))
+        drawn = np.random.default_rng([self._made[1], by]).random((len(self.turned), len(self.sums)))
         return np.where(drawn < 0.5, -1.0, 1.0)
 
     def _same(self, units: int) -> None:
         if units != len(self.sums):
             raise InputError(f"needed {len(self.sums)} units as before, got {units}")
+
+
+def missing(draws: int, sequences: int) -> str:
+    """What it takes to know chance, where nothing was drawn of so many sequences; empty where something was."""
+    if draws:
+        return ""
+    if sequences < FEWEST:
+        return f"needed {FEWEST} sequences, got {sequences}: record more, or long ones in pieces, each much longer than units remember"
+    return "needed draws from 1, got 0"
 
 
 def finite_steps(signal: Tensor, valid: Tensor, what: str) -> NDArray[np.float64]:

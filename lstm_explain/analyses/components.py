@@ -3,12 +3,14 @@
 Components are found in any set of units, and a smooth path looks like a curve with a meaning on the first few even where it is a random
 walk (Antognini & Sohl-Dickstein 2018, "PCA of high dimensional random walks"). The control keeps each unit as it is but for what it has in
 common with others: what is left then is chance, and a component is above chance where its variance, and that of each before it, is larger
-than in every draw (parallel analysis: Horn 1965). From 20 sequences on each draw turns every unit upside down, about its mean, in a random
-half of the sequences, which is exact for units that are as likely to go up as down. Of fewer, each unit is moved in a circle within each
-sequence, by a share of its length that is drawn for each unit; of many units some are moved by nearly the same share. A circle is exact
-for series that are stationary and finds too much where sequences aren't much longer than the units' memory, since all units then drift on
-the same few smooth paths: of 256 that forget a twentieth at each step some component was above chance in 123 of 200 recordings of 12
-sequences of 60 steps. Where all units drift from the same beginning in every sequence, both find too much.
+than in every draw (parallel analysis: Horn 1965). Each draw turns every unit upside down, about its mean, in a random half of the
+sequences, which is right for sequences that have nothing to do with each other, however short, and units that are as likely to go up as
+down. Where all units drift from the same beginning in every sequence, it finds too much, and rightly so. Of fewer than 10 sequences nothing
+is drawn and the result says *not controlled*.
+
+A long series may be recorded in pieces, the state handed on from one call to the next, which then count as sequences. They must be much
+longer than the units remember, or it finds too much: of 256 units that forget a twentieth at each step some component was above chance in
+199 of 200 series of 12 pieces of 60 steps, and in 18 of pieces of 1000.
 """
 
 from collections.abc import Mapping
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from lstm_explain.accumulators import Moments, Null, finite_steps
+from lstm_explain.accumulators import Moments, finite_steps, missing
 from lstm_explain.display import jsonable, number, percent, table
 from lstm_explain.errors import InputError
 from lstm_explain.recording.recording import Recording
@@ -41,10 +43,8 @@ class LayerComponents:
     variance : ndarray ``(component,)``
         Along each, over n - 1 steps.
     by_chance : ndarray ``(draw, component)``
-        The variances in each draw of units that have nothing to do with each other.
-    null : {"sign_flips", "circular_shifts"}
-        How chance was drawn: by signs from 20 sequences on.
-    steps : int
+        The variances in each draw of units that have nothing to do with each other; no draws where chance isn't known.
+    steps, sequences : int
     """
 
     signal: str
@@ -52,8 +52,8 @@ class LayerComponents:
     directions: NDArray[np.float64]
     variance: NDArray[np.float64]
     by_chance: NDArray[np.float64]
-    null: Null
     steps: int
+    sequences: int
 
     @property
     def ratio(self) -> NDArray[np.float64]:
@@ -72,6 +72,11 @@ class LayerComponents:
             return None
         above = self.variance > self.by_chance.max(0) * (1 + 1e-12)
         return int(np.argmin(above)) if not above.all() else len(above)
+
+    @property
+    def missing(self) -> str:
+        """What it would take to know chance, where `above_chance` is None; else empty."""
+        return missing(len(self.by_chance), self.sequences)
 
     def needed(self, share: float) -> int:
         """How many components have that share of the variance.
@@ -135,7 +140,7 @@ class ComponentsResult:
                 f"{one.participation_ratio:.1f}",
                 percent(one.ratio[0], 1),
                 one.needed(0.9),
-                "not controlled" if one.above_chance is None else one.above_chance,
+                f"not controlled: {one.missing}" if one.missing else one.above_chance,
             )
             for name, one in self.layers.items()
         ]
@@ -161,7 +166,7 @@ class ComponentsResult:
 
 
 def _summary(layer: LayerComponents) -> str:
-    chance = "not controlled" if layer.above_chance is None else f"{layer.above_chance} above chance"
+    chance = f"not controlled: {layer.missing}" if layer.missing else f"{layer.above_chance} above chance"
     return f"{layer.participation_ratio:.1f} directions of {len(layer.mean)}, {chance}"
 
 
@@ -169,18 +174,18 @@ class Components:
     """Principal components as a stream: `update` with each trajectory, `merge` with another's, `compute` the result.
 
     Any split of the data into whole sequences, in any order, gives the same sums to rounding. Kept are the sums of products of each
-    layer's units, once and for each of `shifts`. The parameters are those of `components`.
+    layer's units, once and for each draw. The parameters are those of `components`.
 
     Raises
     ------
     InputError
-        If `shifts` is below 0.
+        If `draws` is below 0.
     """
 
-    def __init__(self, *, layer: str | None = None, signal: str | None = None, shifts: int = 19, seed: int = 0) -> None:
-        if shifts < 0:
-            raise InputError(f"needed shifts from 0, got {shifts}")
-        self._layer, self._signal, self._shifts, self._seed = layer, signal, shifts, seed
+    def __init__(self, *, layer: str | None = None, signal: str | None = None, draws: int = 19, seed: int = 0) -> None:
+        if draws < 0:
+            raise InputError(f"needed draws from 0, got {draws}")
+        self._layer, self._signal, self._draws, self._seed = layer, signal, draws, seed
         self._layers: dict[str, tuple[str, Moments]] = {}
         self._passed_by: list[str] = []
         self._paddings: set[Padding] = set()
@@ -199,7 +204,7 @@ class Components:
         signal = trajectory.memory if self._signal is None else self._signal
         what = f"{trajectory.name} {signal}"
         rows = [finite_steps(row, valid, what) for row, valid in zip(trajectory.signal(signal), trajectory.valid, strict=True)]
-        known, moments = self._layers.setdefault(trajectory.name, (signal, Moments(self._shifts, apart=True, seed=self._seed)))
+        known, moments = self._layers.setdefault(trajectory.name, (signal, Moments(self._draws, seed=self._seed)))
         if known != signal:
             raise InputError(f"needed the {known} of {trajectory.name} as before, got a layer with {signal}")
         for steps in rows:
@@ -211,7 +216,7 @@ class Components:
         if self._signal != other._signal:
             raise InputError(f"needed streams of the same signal, {self._signal}, got {other._signal}")
         for name, (signal, moments) in other._layers.items():
-            self._layers.setdefault(name, (signal, Moments(self._shifts, apart=True, seed=self._seed)))[1].merge(moments)
+            self._layers.setdefault(name, (signal, Moments(self._draws, seed=self._seed)))[1].merge(moments)
         self._paddings |= other._paddings
 
     def compute(self) -> ComponentsResult:
@@ -234,7 +239,7 @@ def _compute(name: str, signal: str, moments: Moments) -> LayerComponents:
     if moments.constant.all():
         raise InputError(f"needed a unit of {name} {signal} that changes, got {len(moments.sums)} constant ones over {moments.n} steps")
     scale = moments.n / (moments.n - 1)
-    variance, vectors = np.linalg.eigh(moments.covariance[0] * scale)
+    variance, vectors = np.linalg.eigh(moments.covariance * scale)
     directions = vectors.T[::-1]
     furthest = directions[np.arange(len(directions)), np.abs(directions).argmax(1)]
     return LayerComponents(
@@ -243,13 +248,13 @@ def _compute(name: str, signal: str, moments: Moments) -> LayerComponents:
         directions=directions * np.sign(furthest)[:, None],
         variance=np.clip(variance[::-1], 0, None),
         by_chance=np.clip(np.linalg.eigvalsh(moments.by_chance * scale)[:, ::-1], 0, None),
-        null=moments.null,
         steps=moments.n,
+        sequences=len(moments.sequences),
     )
 
 
 def components(
-    recording: Recording, *, layer: str | None = None, signal: str | None = None, shifts: int = 19, seed: int = 0
+    recording: Recording, *, layer: str | None = None, signal: str | None = None, draws: int = 19, seed: int = 0
 ) -> ComponentsResult:
     """The principal components of each layer's state, and how many of them are above chance.
 
@@ -261,8 +266,9 @@ def components(
         A key of the recording; all layers if left out.
     signal : str, optional
         Any gate or state; the state that remembers if left out: the cell state, or the hidden state where there is no cell.
-    shifts : int
-        Draws of the control, each of which costs as much as the components; without any the result says *not controlled*.
+    draws : int
+        Of the control, each of which keeps as much as the components. Without any, and of fewer than 10 sequences, the result says *not
+        controlled*, and each layer's `missing` what it takes.
     seed : int
 
     Returns
@@ -284,7 +290,7 @@ def components(
     >>> lx.components(recording).project(recording["l0"]).shape
     (2, 30, 16)
     """
-    stream = Components(layer=layer, signal=signal, shifts=shifts, seed=seed)
+    stream = Components(layer=layer, signal=signal, draws=draws, seed=seed)
     for trajectory in recording.values():
         stream.update(trajectory)
     return stream.compute()

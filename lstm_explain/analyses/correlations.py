@@ -3,13 +3,14 @@
 Neighbouring steps resemble each other, so that two units that have nothing to do with each other correlate over many steps as others
 would over few, and of many pairs one is always largest. The control keeps every unit as it is but for what it has to do with others: what
 is left between two units then is chance, and the largest |r| of all pairs of each draw is what a pair must beat (max-statistic: Westfall &
-Young 1993). From 20 sequences on each draw turns every unit upside down, about its mean, in a random half of the sequences, which is exact
-for units that are as likely to go up as down. Of fewer, each unit is held against all others moved in a circle within each sequence, to
-places that are as far from each other as they can be, the one where nothing is moved among them; draws that resemble each other would count
-as several and be one. A circle is exact for series that are stationary and finds too much where sequences aren't much longer than the
-units' memory: of 256 units that forget a twentieth at each step some pair was beyond chance in 37 of 200 recordings of 12 sequences of 60
-steps. Where all units drift from the same beginning in every sequence, both find too much, and rightly so. All draws are sums of products
-like the correlations themselves, and merge like these.
+Young 1993). Each draw turns every unit upside down, about its mean, in a random half of the sequences, which is right for sequences that
+have nothing to do with each other, however short, and units that are as likely to go up as down. Where all units drift from the same
+beginning in every sequence, it finds too much, and rightly so. Of fewer than 10 sequences nothing is drawn and the result says *not
+controlled*. All draws are sums of products like the correlations themselves, and merge like these.
+
+A long series may be recorded in pieces, the state handed on from one call to the next, which then count as sequences. They must be much
+longer than the units remember, or it finds too much: of 256 units that forget a twentieth at each step some pair was shown in 40 of 200
+series of 12 pieces of 60 steps, and in 13 of pieces of 1000.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lstm_explain.accumulators import Moments, Null, finite_steps
+from lstm_explain.accumulators import Moments, finite_steps, missing
 from lstm_explain.display import jsonable, number, table
 from lstm_explain.errors import InputError
 from lstm_explain.recording.recording import Recording
@@ -63,9 +64,7 @@ class CorrelationsResult:
     constant : tuple of int
         The places of units that never changed.
     largest_by_chance : ndarray ``(draw,)``
-        The largest |r| of any two units, in each draw: two draws for each shift.
-    null : {"sign_flips", "circular_shifts"}
-        How chance was drawn: by signs from 20 sequences on.
+        The largest |r| of any two units, in each draw; empty where chance isn't known.
     steps, sequences : int
     padding : {"none", "known", "unknown"}
     """
@@ -78,7 +77,6 @@ class CorrelationsResult:
     threshold: float
     constant: tuple[int, ...]
     largest_by_chance: NDArray[np.float64]
-    null: Null
     steps: int
     sequences: int
     padding: Padding
@@ -118,13 +116,18 @@ class CorrelationsResult:
         (largest,) = self.pairs(1)
         return "not controlled" if np.isnan(largest.p_family) else "shown" if largest.p_family <= ALPHA else "not shown"
 
+    @property
+    def missing(self) -> str:
+        """What it would take to know chance, where the verdict is *not controlled*; else empty."""
+        return missing(len(self.largest_by_chance), self.sequences)
+
     def __repr__(self) -> str:
         (largest,) = self.pairs(1)
         several = int((np.bincount(self.clusters[self.clusters >= 0]) > 1).sum())
         constant = f"; {len(self.constant)} constant" if self.constant else ""
         return (
             f"<Correlations of {len(self.units)} units over {number(self.steps)} steps: largest |r| {abs(largest.correlation):.3f}, "
-            f"{_of(largest.first)} and {_of(largest.second)} ({self.verdict}); {several} clusters of several at {self.threshold:g}"
+            f"{_of(largest.first)} and {_of(largest.second)} ({self._chance}); {several} clusters of several at {self.threshold:g}"
             f"{constant}; padding {self.padding}>"
         )
 
@@ -132,8 +135,7 @@ class CorrelationsResult:
         rows = [
             (_of(p.first), _of(p.second), f"{p.correlation:.3f}", "" if np.isnan(p.p_family) else f"{p.p_family:.3g}") for p in self.pairs()
         ]
-        chance = f"largest by chance {self.largest_by_chance.max():.3f}" if len(self.largest_by_chance) else "not controlled"
-        return table(f"The largest |r|; {chance}; padding {self.padding}", ("unit", "unit", "r", "p, family"), rows)
+        return table(f"The largest |r|; {self._chance}; padding {self.padding}", ("unit", "unit", "r", "p, family"), rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain lists and numbers; None where a value isn't finite."""
@@ -147,6 +149,12 @@ class CorrelationsResult:
         rows = [(*p.first, *p.second, p.correlation, p.p_family) for p in pairs]
         return DataFrame(rows, columns=["layer", "unit", "other_layer", "other_unit", "correlation", "p_family"])
 
+    @property
+    def _chance(self) -> str:
+        if self.missing:
+            return f"{self.verdict}: {self.missing}"
+        return f"{self.verdict}; by chance at most {self.largest_by_chance.max():.3f}"
+
 
 def _of(unit: Unit) -> str:
     return f"{unit[0]} unit {unit[1]}"
@@ -156,12 +164,12 @@ class Correlations:
     """Correlations as a stream: `update` with each recording, `merge` with another's, `compute` the result.
 
     Any split of the data into whole sequences, in any order, gives the same sums to rounding. Kept are the sums of products of all units,
-    once and for each of `shifts`. The parameters are those of `correlations`.
+    once and for each draw. The parameters are those of `correlations`.
 
     Raises
     ------
     InputError
-        If `threshold` isn't between 0 and 1, or `shifts` is below 0.
+        If `threshold` isn't between 0 and 1, or `draws` is below 0.
     """
 
     needs = ()
@@ -174,17 +182,17 @@ class Correlations:
         signal: str | None = None,
         units: Sequence[int] | None = None,
         threshold: float = 0.7,
-        shifts: int = 10,
+        draws: int = 19,
+        seed: int = 0,
     ) -> None:
         if not 0 <= threshold <= 1:
             raise InputError(f"needed threshold from 0 to 1, an |r|, got {threshold}")
-        if shifts < 0:
-            raise InputError(f"needed shifts from 0, got {shifts}")
+        if draws < 0:
+            raise InputError(f"needed draws from 0, got {draws}")
         self._layers = (layers,) if isinstance(layers, str) else None if layers is None else tuple(layers)
         self._signal, self._chosen, self._threshold = signal, numbered_units(units), threshold
-        self._moments = Moments(shifts)
+        self._moments = Moments(draws, seed=seed)
         self._units: tuple[tuple[Unit, str], ...] = ()
-        self._sequences = 0
         self._paddings: set[Padding] = set()
 
     def update(self, recording: Recording) -> None:
@@ -213,15 +221,13 @@ class Correlations:
         self._same(tuple(units))
         for rows in zip(*parts, strict=True):
             self._moments.update(np.concatenate(rows, axis=1))
-        self._sequences += int(first.valid.any(1).sum())
         self._paddings.add(first.padding)
 
     def merge(self, other: Self) -> None:
-        """Add another's sums; it must have been made with the same shifts, of the same units."""
+        """Add another's sums; it must have been made with the same draws and seed, of the same units."""
         if other._units:
             self._same(other._units)
         self._moments.merge(other._moments)
-        self._sequences += other._sequences
         self._paddings |= other._paddings
 
     def compute(self) -> CorrelationsResult:
@@ -234,7 +240,7 @@ class Correlations:
         """
         if not self._moments.n:
             raise InputError("needed at least one recording, got none: call update first")
-        everything, null = np.concatenate([self._moments.covariance[:1], self._moments.by_chance]), self._moments.null
+        everything = np.concatenate([self._moments.covariance[None], self._moments.by_chance])
         # A unit that changes by so little that nothing is left of it in its square is as good as constant.
         constant = self._moments.constant | ~(np.diagonal(everything[0]) > 0)
         changing = np.flatnonzero(~constant)
@@ -247,10 +253,6 @@ class Correlations:
         whole[np.ix_(changing, changing)] = r[0]
         whole[changing, changing] = 1.0
         one, other = np.triu_indices(len(changing), 1)
-        moved = np.abs(r[1:, one, other])
-        if null == "circular_shifts":
-            # Above the diagonal the second unit of a pair was moved, below it the first, which is as if the second were moved back.
-            moved = np.stack([moved, np.abs(r[1:, other, one])], 1).reshape(-1, len(one))
         order, clusters = _clustered(r[0], self._threshold)
         all_clusters = np.full(len(constant), -1, dtype=np.int64)
         all_clusters[changing] = clusters
@@ -262,10 +264,9 @@ class Correlations:
             clusters=all_clusters,
             threshold=self._threshold,
             constant=tuple(np.flatnonzero(constant).tolist()),
-            largest_by_chance=moved.max(1),
-            null=null,
+            largest_by_chance=np.abs(r[1:, one, other]).max(1),
             steps=self._moments.n,
-            sequences=self._sequences,
+            sequences=len(self._moments.sequences),
             padding=together(self._paddings),
         )
 
@@ -310,7 +311,8 @@ def correlations(
     signal: str | None = None,
     units: Sequence[int] | None = None,
     threshold: float = 0.7,
-    shifts: int = 10,
+    draws: int = 19,
+    seed: int = 0,
 ) -> CorrelationsResult:
     """How every unit correlates with every other, over all steps, and which make a cluster.
 
@@ -326,9 +328,10 @@ def correlations(
         The same of every layer; all if left out.
     threshold : float
         The mean |r| between two clusters from which on they are one.
-    shifts : int
-        Half as many as there are draws of the control; each costs as much as the correlations: 10 are the fewest that can show anything at
-        5 %. Without any the result says *not controlled*.
+    draws : int
+        Of the control, each of which keeps as much as the correlations: 19 are the fewest that can show anything at 5 %. Without any, and
+        of fewer than 10 sequences, the result says *not controlled*, and `missing` what it takes.
+    seed : int
 
     Returns
     -------
@@ -348,6 +351,6 @@ def correlations(
     >>> lx.correlations(recording).correlations.shape
     (16, 16)
     """
-    stream = Correlations(layers=layers, signal=signal, units=units, threshold=threshold, shifts=shifts)
+    stream = Correlations(layers=layers, signal=signal, units=units, threshold=threshold, draws=draws, seed=seed)
     stream.update(recording)
     return stream.compute()

@@ -40,8 +40,8 @@ def _variance(ax: Axes, result: ComponentsResult, layer: str | None, most: int) 
         if len(one.by_chance):
             chance = 100 * one.by_chance.max(0)[shown] / one.variance.sum()
             ax.plot(shown + 1, chance, color=f"C{at}", linestyle=":", label=f"{name}: most by chance in {len(one.by_chance)} draws")
-        above = "not controlled" if one.above_chance is None else f"{one.above_chance} above chance"
-        titles.append(f"{name}: participation ratio {one.participation_ratio:.1f} of {len(one.mean)} units, {above}")
+        above = f"not controlled: {one.missing.partition(':')[0]}" if one.missing else f"{one.above_chance} above chance"
+        titles.append(f"{name}: participation ratio {one.participation_ratio:.1f} of {len(one.mean)} units\n{above}")
     ax.set(xlabel="component", ylabel="share of the variance, %")
     ax.set_ylim(bottom=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -49,5 +49,9 @@ def draw_correlations(result: CorrelationsResult, ax: Axes) -> None:
     (largest,) = result.pairs(1)
     pair = " and ".join(f"{layer} {unit}" for layer, unit in (largest.first, largest.second))
     draws = result.largest_by_chance
-    chance = f"by chance at most {draws.max():.2f} in {len(draws)} draws" if len(draws) else "not controlled"
-    ax.set_title(f"largest |r| {abs(largest.correlation):.2f}, {pair};\n{chance}; boxes: clusters at {result.threshold:g}")
+    chance = (
+        f"by chance at most {draws.max():.2f} in {len(draws)} draws"
+        if len(draws)
+        else f"not controlled: {result.missing.partition(':')[0]}"
+    )
+    ax.set_title(f"largest |r| {abs(largest.correlation):.2f}, {pair}; boxes: clusters at {result.threshold:g}\n{chance}")

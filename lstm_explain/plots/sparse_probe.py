@@ -18,8 +18,7 @@ def draw_sparse_probe(result: SparseProbeResult, ax: Axes) -> None:
         value, low, high = np.array(scores).T
         ax.fill_between(result.counts, low, high, color=colour, alpha=0.18, linewidth=0)
         ax.plot(result.counts, value, color=colour, marker=marker, mfc=fill, label=name)
-    best = result.score_of(result.best)
-    if best.low > result.chance:
+    if result.above_chance:
         ax.axvline(result.fewest, color="C0", linestyle=":", linewidth=1.2)
         title = f"{result.fewest} of {result.units} units are within the interval of the best ({result.best})"
     else:

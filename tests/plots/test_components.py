@@ -13,8 +13,8 @@ import lstm_explain as lx
 @pytest.fixture(scope="module")
 def recording():
     model = randomise(nn.LSTM(2, 5, 2, batch_first=True).double())
-    with torch.no_grad(), lx.record(model, lengths=[40, 25]) as recording:
-        model(torch.randn(2, 40, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    with torch.no_grad(), lx.record(model, lengths=[40, 25] * 5) as recording:
+        model(torch.randn(10, 40, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
     return recording
 
 
@@ -41,8 +41,8 @@ def test_variances_stand_beside_chance(result):
 
 
 def test_without_draws_it_says_so(recording):
-    ax = lx.plot(lx.components(recording, layer="l0", shifts=0), axes())
-    assert len(ax.lines) == 1 and "not controlled" in ax.get_title(loc="left")
+    ax = lx.plot(lx.components(recording, layer="l0", draws=0), axes())
+    assert len(ax.lines) == 1 and "not controlled: needed draws from 1, got 0" in ax.get_title(loc="left")
 
 
 def test_paths_are_those_of_the_sequences_without_padding(result, recording):

@@ -13,11 +13,11 @@ import lstm_explain as lx
 
 def result_of(units, **options):
     rng = np.random.default_rng(0)
-    values = rng.normal(size=(2, 60, units))
-    values[:, :, 4] = values[:, :, 1] + 0.1 * rng.normal(size=(2, 60))
+    values = rng.normal(size=(10, 60, units))
+    values[:, :, 4] = values[:, :, 1] + 0.1 * rng.normal(size=(10, 60))
     values[:, :, 3] = 2.0
-    with torch.no_grad(), lx.record(model := blank(1, units), lengths=[60, 60]) as recording:
-        model(torch.zeros(2, 60, 1, dtype=torch.float64))
+    with torch.no_grad(), lx.record(model := blank(1, units), lengths=[60] * 10) as recording:
+        model(torch.zeros(10, 60, 1, dtype=torch.float64))
     return lx.correlations({"l0": replace(recording["l0"], signals={"cell_state": torch.as_tensor(values)})}, **options)
 
 
@@ -37,7 +37,7 @@ def test_the_matrix_is_in_the_order_of_the_clusters():
     places = sorted(result.order.index(unit) for unit in (1, 4))
     assert (min(box.get_xdata()), max(box.get_ydata())) == (places[0] - 0.5, places[1] + 0.5)
     title = ax.get_title(loc="left")
-    assert title.startswith(f"largest |r| {result.correlations[1, 4]:.2f}") and "l0 1 and l0 4" in title and "in 20 draws" in title
+    assert title.startswith(f"largest |r| {result.correlations[1, 4]:.2f}") and "l0 1 and l0 4" in title and "in 19 draws" in title
 
 
 def test_many_units_are_not_named_but_their_clusters_are():
@@ -46,7 +46,8 @@ def test_many_units_are_not_named_but_their_clusters_are():
 
 
 def test_without_draws_it_says_so():
-    assert "not controlled" in lx.plot(result_of(6, shifts=0), axes()).get_title(loc="left")
+    title = lx.plot(result_of(6, draws=0), axes()).get_title(loc="left")
+    assert title.endswith("not controlled: needed draws from 1, got 0")
 
 
 def test_there_are_no_options():

@@ -42,12 +42,14 @@ class SparseProbeResult:
         The smallest count whose score is within the interval of the best count's: the number of units that carry the label, as far as
         these groups can tell. Where `above_chance` is false, none do.
     above_chance : bool
-        Whether the best count's score is above chance, of so many counts that might have been the best: by the largest excess of any
-        count's score over its own in each sample of groups (Romano & Wolf 2005), at 2.5 % on that side.
+        Whether the best count's score is above chance, of so many counts that might have been the best: by an interval that holds for all
+        of them at once.
     untrained : tuple of Interval
         The twins' mean score of each count; empty without twins.
     above : tuple of Interval
-        How far the states' score of each count is above the twins', on the same samples of groups; empty without twins.
+        How far the states' score of each count is above the twins', on the same samples of groups, with intervals that hold for all counts
+        at once; empty without twins. By the largest excess of any count's score over its mean in each sample (Romano & Wolf 2005), and
+        wider for few groups, of which samples vary too little, as Student's t is (Hesterberg 2015).
     fewest_untrained : int or None
         The same as `fewest` of the twins' mean.
     twins : int
@@ -213,9 +215,9 @@ def sparse_probe(
         scores=scores,
         chosen=chosen,
         fewest=asked[fewest_within(scores)],
-        above_chance=_lowest(curves, times) > _chance(own.truth.kind, own.truth.classes),
+        above_chance=max(one.low for one in at_once(curves, times)) > _chance(own.truth.kind, own.truth.classes),
         untrained=untrained,
-        above=tuple(interval(one, times, other) for one, other in zip(curves, means, strict=True)) if twins else (),
+        above=at_once(curves, times, means) if twins else (),
         fewest_untrained=asked[fewest_within(untrained)] if twins else None,
         twins=len(twins),
         kind=own.truth.kind,
@@ -265,11 +267,23 @@ def _chance(kind: Kind, classes: tuple[str, ...]) -> float:
     return {"binary": 0.5, "categorical": 1 / max(1, len(classes)), "continuous": 0.0}[kind]
 
 
-def _lowest(curves: list[Score], times: NDArray[np.float64]) -> float:
-    """How low the best score may be, at 2.5 %, of all that might have been the best."""
-    value = np.array([float(one(np.ones((1, times.shape[1])))[0]) for one in curves])
-    excess = np.stack([one(times) for one in curves]) - value[:, None]
-    return float(value.max() - np.quantile(excess.max(0)[np.isfinite(excess).all(0)], (1 + LEVEL) / 2))
+def at_once(curves: list[Score], times: NDArray[np.float64], others: Sequence[Score] = ()) -> tuple[Interval, ...]:
+    """Of each count its score, or how far it is above another, with intervals that hold for all counts at once, at 95 %."""
+    from scipy.stats import norm, t
+
+    def of(drawn: NDArray[np.float64]) -> NDArray[np.float64]:
+        own = np.stack([one(drawn) for one in curves])
+        return own - np.stack([one(drawn) for one in others]) if others else own
+
+    groups, side = times.shape[1], (1 + LEVEL) / 2
+    value = of(np.ones((1, groups)))
+    drawn = of(times)
+    drawn = drawn[:, np.isfinite(drawn).all(0)]
+    # About their own mean: a group drawn twice is also ranked against itself, which draws scores towards chance.
+    excess = drawn - drawn.mean(1, keepdims=True)
+    wider = np.sqrt(groups / (groups - 1)) * t.ppf(side, groups - 1) / norm.ppf(side)
+    below, above = (wider * np.quantile((sign * excess).max(0), side) for sign in (1, -1))
+    return tuple(Interval(float(one), float(one - below), float(one + above)) for one in value[:, 0])
 
 
 def _best(scores: tuple[Interval, ...]) -> int:

@@ -1,6 +1,7 @@
 """How many units it takes: the choice a second time, slowly; nothing of the scored groups; planted units; twins that chose as freely."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from lstm_explain.analyses.probing import fits
 from lstm_explain.analyses.probing.forward import forward
 from lstm_explain.analyses.probing.held_out import ask
 from lstm_explain.analyses.probing.labels import read, resolve
-from lstm_explain.analyses.probing.scores import Interval
-from lstm_explain.analyses.probing.sparse_probe import fewest_within
+from lstm_explain.analyses.probing.scores import Interval, draws
+from lstm_explain.analyses.probing.sparse_probe import at_once, fewest_within
 
 KINDS = ("binary", "continuous", "categorical")
 GROUPS = np.repeat(range(12), [20, 30, 25, 25, 35, 15, 20, 30, 22, 28, 18, 32])
@@ -162,6 +163,38 @@ def test_a_unit_that_says_nothing_alone_is_chosen_where_it_takes_the_noise_from_
         assert order.tolist() == [5, 6]
 
 
+def test_intervals_of_all_counts_at_once_are_by_the_largest_excess_and_wider_of_few_groups():
+    rng = np.random.default_rng(0)
+    each, other, times = rng.normal(size=(3, 8)), rng.normal(size=(3, 8)), draws(8, 400, 1)
+
+    def mean_of(groups):
+        return lambda drawn: drawn @ groups / 8
+
+    found = at_once([mean_of(one) for one in each], times, [mean_of(one) for one in other])
+    value = (each - other).mean(1)
+    drawn = times @ (each - other).T / 8
+    excess = drawn - drawn.mean(0)
+    wider = math.sqrt(8 / 7) * 2.364624 / 1.959964  # Student's t of 7, and the normal's, at 97.5 %
+    low = value - wider * np.quantile(excess.max(1), 0.975)
+    high = value + wider * np.quantile(-excess.min(1), 0.975)
+    np.testing.assert_allclose(found, np.stack([value, low, high], 1), rtol=0, atol=1e-6)
+    alone = at_once([mean_of(each[0])], times)
+    assert alone[0].value == pytest.approx(each[0].mean()) and alone[0].high - alone[0].low > 1.2 * 2 * 1.96 * each[0].std() / math.sqrt(8)
+
+
+def test_units_that_drift_are_rarely_said_to_carry_a_label_that_does():
+    rng, claimed = np.random.default_rng(0), np.zeros(2)
+    for _ in range(40):
+        series = rng.normal(size=(12, 60, 17))
+        for t in range(1, 60):
+            series[:, t] += 0.95 * series[:, t - 1]
+        states, label = series[:, :, :8].reshape(-1, 8), series[:, :, 16].ravel() > 0
+        twins = {"untrained": series[:, :, 8:16].reshape(-1, 8)}
+        result = lx.sparse_probe(states, label, groups=np.repeat(range(12), 60), controls=twins, resamples=200)
+        claimed += result.above_chance, any(one.low > 0 for one in result.above)
+    assert (claimed <= 6).all()  # of 40 at 1 in 20: more with a chance of 0.3 %
+
+
 def test_noise_is_carried_by_no_number_of_units():
     rng = np.random.default_rng(2)
     result = lx.sparse_probe(rng.normal(size=(N, 8)), rng.random(N) > 0.5, groups=GROUPS, resamples=200)
@@ -179,6 +212,8 @@ def test_several_twins_are_one_control_and_it_is_treated_as_the_states_are():
         assert both.untrained[at].value == pytest.approx(np.mean([one.scores[at].value for one in alone]), abs=1e-12)
         assert both.above[at].value == pytest.approx(both.scores[at].value - both.untrained[at].value, abs=1e-12)
         assert both.above[at].low < both.above[at].value < both.above[at].high
+    # They hold for all counts at once.
+    np.testing.assert_allclose(np.ptp([(one.value - one.low, one.high - one.value) for one in both.above], axis=0), 0, atol=1e-12)
     itself = lx.sparse_probe(states, y, controls={"untrained": states}, **given)
     assert itself.untrained == itself.scores and all(one == (0, 0, 0) for one in itself.above) and itself.fewest_untrained == itself.fewest
     assert (both.twins, itself.twins, both.chance) == (2, 1, 1 / 3)

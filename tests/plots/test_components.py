@@ -53,7 +53,7 @@ def test_paths_are_those_of_the_sequences_without_padding(result, recording):
     np.testing.assert_array_equal(line.get_data(), paths[1, :25, :2].T)
     np.testing.assert_array_equal(begin.get_data(), paths[1, :1, :2].T)
     np.testing.assert_array_equal(end.get_data(), paths[1, 24:25, :2].T)
-    assert begin.get_markerfacecolor() == "white" and f"{result.layers['l1'].ratio[0]:.0%}" in ax.get_xlabel()
+    assert begin.get_markerfacecolor() == "white" and f"{100 * result.layers['l1'].ratio[0]:.0f} %" in ax.get_xlabel()
     assert lx.plot(result, axes(), kind="variance", paths=paths).get_xlabel() == "component"
 
 

@@ -70,4 +70,4 @@ def test_an_erasure_has_a_row_for_each_score_and_its_interval():
     at = {line.get_ydata()[0]: line.get_xdata()[0] for line in ax.lines if len(line.get_xdata()) == 1}
     assert rows[3] == "as they are" and at[3] == result.before.value and rows[0] == "label erased" and at[0] == result.after.value
     assert {f"{one.value:.3f}" for one in (result.before, result.random)} <= {text.get_text() for text in ax.texts}
-    assert ax.get_title(loc="left") == f"erasing 1 of 6 directions, {result.removed:.1%} of the variance"
+    assert ax.get_title(loc="left") == f"erasing 1 of 6 directions, {100 * result.removed:.1f} % of the variance"

@@ -22,7 +22,7 @@ LEVELS = 254
 """Values are whole numbers from 0 to this, evenly spaced from a unit's lowest to its highest possible one; 255 isn't finite."""
 NOT_FINITE = 255
 FEW = 24
-"""Units from whose size that of all is estimated."""
+"""Units from whose size that of more is estimated."""
 BEYOND = 0.99
 """Of a state without bounds, this share of all values is within the scale of colours; what lies beyond has the last colour."""
 COLOURS = {
@@ -53,11 +53,17 @@ class Packed(NamedTuple):
 
 def packed(view: View, budget: int) -> Packed:
     """As many units as fit into so many bytes, the most interesting first; if not even one does, its contexts and later steps are cut."""
-    few = _pack(view, view.units[:FEW])
-    # Sizes go nearly with the number of units.
-    count = max(1, min(len(view.units), int(FEW * budget / few.size)))
-    while (made := _pack(view, view.units[:count])).size > budget and count > 1:
+    one, made = _pack(view, view.units[:1]), _pack(view, view.units[:FEW])
+    count = min(FEW, len(view.units))
+    # Sizes go nearly with the number of units, those of many more nearly than those of few.
+    for _ in range(2):
+        each = max(1.0, (made.size - one.size) / max(1, count - 1))
+        if (wanted := max(1, min(len(view.units), 1 + int((budget - one.size) / each)))) == count:
+            break
+        count, made = wanted, _pack(view, view.units[:wanted])
+    while made.size > budget and count > 1:
         count = max(1, min(count - 1, int(count * budget / made.size)))
+        made = _pack(view, view.units[:count])
     if made.size > budget and view.contexts is not None:
         return packed(replace(view, contexts=None), budget)
     return packed(view.shortened(view.steps // 2), budget) if made.size > budget and view.steps > 1 else made

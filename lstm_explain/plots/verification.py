@@ -13,7 +13,7 @@ from lstm_explain.verdicts.verification.result import VerificationResult, Verifi
 _CLAIMS = 24
 """More rows than these can't be read."""
 _SHOWN, _FALLS = "C2", "0.55"
-_ZERO, _WIDTH, _TEXT = 0.12, 0.36, 0.98
+_ZERO, _WIDTH, _TEXT = 0.12, 0.33, 0.98
 """Where a leg's zero stands in its lane, how wide its largest value is drawn, and where its number ends."""
 
 

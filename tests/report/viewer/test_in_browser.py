@@ -178,7 +178,7 @@ def test_units_are_put_in_order_found_and_picked(opened, address, report_of):
 def test_a_row_of_the_probe_table_picks_its_unit(opened, address):
     tab = opened(address)
     row = tab.locator("#probing tbody tr").first
-    named = row.locator("td").nth(7).inner_text()
+    named = row.locator("td").nth(9).inner_text()
     layer, unit = re.search(r"\((\S+) (\d+)", named).groups()
     row.locator("a").click()
     tab.wait_for_selector(f"#viewer-said:has-text('cell state of unit {unit}, {layer}')", timeout=3000)

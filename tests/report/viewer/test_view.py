@@ -202,6 +202,18 @@ def test_of_short_sequences_there_are_as_many_as_there_are_steps_for():
     assert part.steps == 200 and len(part.pieces) == 40 and len({piece.sequence for piece in part.pieces}) == 40
 
 
+def test_of_a_network_that_reads_both_ways_a_part_is_as_in_the_whole_sequence():
+    study = small_study.stock()
+    report = lx.explain(study, progress=False)
+    part = view(study, report.measured, {section.name: section for section in report.sections}, steps=60)
+    with torch.no_grad(), lx.record(study.model, lengths=study.lengths) as recording:
+        study.model(study.inputs)
+    assert any(piece.stop < study.lengths[piece.sequence] for piece in part.pieces)
+    for name in ("lstm.l0", "lstm.l0_reverse"):
+        whole = [recording[name].cell_state[piece.sequence, piece.start : piece.stop] for piece in part.pieces]
+        np.testing.assert_allclose(part.layers[name].signals["cell_state"], torch.cat(whole).T.numpy(), rtol=0, atol=1e-6)
+
+
 def test_without_inputs_nothing_of_what_was_read_is_there():
     hidden = lx.explain(small_study.make(), progress=False, inputs=False).view
     assert (hidden.tokens, hidden.series, hidden.contexts, hidden.why) == (None, None, None, "") and not hidden.inputs and not hidden.holds

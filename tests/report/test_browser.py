@@ -62,6 +62,9 @@ def test_on_paper_it_has_every_section_and_no_viewer(opened, address, tmp_path):
     shown = tab.evaluate("[...document.querySelectorAll('#viewer-app, nav')].map((one) => getComputedStyle(one).display)")
     assert shown == ["none", "none"] and tab.locator(".finding").count() == tab.locator(".finding:visible").count() == 8
     assert tab.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--ink').trim()") == "#000"
+    # An A4 page between its margins.
+    tab.set_viewport_size({"width": 718, "height": 1000})
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 718
     printed = tmp_path / "page.pdf"
     tab.pdf(path=str(printed), format="A4")
     made = printed.read_bytes()

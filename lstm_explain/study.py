@@ -67,6 +67,7 @@ model is graded by as a loss of each step, ``(what it returned, rows) -> (row, t
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -192,6 +193,10 @@ class Study:
         for place in self.places:
             if not 0 <= place.sequence < batch:
                 raise InputError(f"needed places in sequences from 0 to {batch - 1}, got {place.sequence} for {place.what!r}")
+        for target in (self.target, *(place.target for place in self.places)):
+            parts = target if isinstance(target, (tuple, list)) else (target,)
+            if target is not None and not all(isinstance(part, Integral) for part in parts):
+                raise InputError(f"needed target as whole numbers, a class or (step, class), got {target!r}")
         for name, per_sequence in (("groups", self.groups), ("tokens", self.tokens)):
             if per_sequence is not None and len(per_sequence) != batch:
                 raise InputError(f"needed {name} for {batch} sequences, got {len(per_sequence)}")

@@ -200,3 +200,33 @@ def ragged():
 
 def leaves():
     raise SystemExit("bye")
+
+
+def no_loss():
+    return make(loss=lambda output, rows: output.logits)
+
+
+def short_loss():
+    return make(loss=lambda output, rows: output[:, :-1].square().sum(-1))
+
+
+def no_tensor_of_losses():
+    return make(loss=lambda output, rows: (output.square().sum(-1),))
+
+
+def no_output():
+    return make(output=lambda returned: 3)
+
+
+def wrong_target():
+    return make(target="last")
+
+
+def wrong_next_tokens():
+    return make(next_tokens=["a", "b"])
+
+
+def one_sequence():
+    study = make()
+    labels = {name: label[:1] for name, label in study.labels.items()}
+    return lx.Study(study.model, study.inputs[:1], labels=labels, tokens=study.tokens[:1], loss=study.loss, name="one")

@@ -68,7 +68,7 @@ def plot(result: Any, ax: Axes | None = None, *, title: str | None = None, **opt
         faithfulness ``deletion``, ``insertion``,
                      ``comprehensiveness``, ``randomisation``
         comparison   ``rows``, ``matrix``                       example, tokens, start, agreement
-        verification ``legs``, ``used``, ``suffices``           claim
+        verification ``legs``, ``used``, ``suffices``           claim, effect
         contexts     ``top``, ``bottom``, ``average``           layer, unit, columns, feature
         correlations (one)
         components   ``variance``, ``paths``                    layer, paths, sequences, most

@@ -1,5 +1,7 @@
 """Claims on their three legs, and one claim's effect among those of matched units."""
 
+from textwrap import fill
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -7,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from lstm_explain.display import percent
 from lstm_explain.errors import InputError
 from lstm_explain.plots._dispatch import chosen, draw
+from lstm_explain.plots._drawable import LONGEST_BELOW, LONGEST_BESIDE
 from lstm_explain.verdicts.verification.bounds import Bounds
 from lstm_explain.verdicts.verification.result import VerificationResult, Verified
 
@@ -18,17 +21,19 @@ _ZERO, _WIDTH, _TEXT = 0.12, 0.33, 0.98
 
 
 @draw.register
-def draw_verification(result: VerificationResult, ax: Axes, kind: str | None = None, claim: int = 0) -> None:
-    """Draw the legs of all claims, the best founded first, or the `claim`-th of them among its matched units."""
+def draw_verification(
+    result: VerificationResult, ax: Axes, kind: str | None = None, claim: int = 0, effect: str = "rise of the loss"
+) -> None:
+    """Draw the legs of all claims, the best founded first, or the `claim`-th of them among its matched units; `effect` is the loss's."""
     if chosen("kind", kind, ("legs", "used", "suffices")) == "legs":
-        _legs(ax, result)
+        _legs(ax, result, effect)
         return
     if not 0 <= claim < len(result.claims):
         raise InputError(f"needed claim from 0, the best founded, to {len(result.claims) - 1}, got {claim}")
-    _among(ax, result.ranked[claim], kind == "used")
+    _among(ax, result.ranked[claim], kind == "used", effect)
 
 
-def _legs(ax: Axes, result: VerificationResult) -> None:
+def _legs(ax: Axes, result: VerificationResult, effect: str) -> None:
     claims = result.ranked[:_CLAIMS]
     for lane in range(3):
         each = [_leg(one, lane) for one in claims]
@@ -53,7 +58,7 @@ def _legs(ax: Axes, result: VerificationResult) -> None:
         np.arange(3) + 0.5,
         [
             "knows: score above\nits closest control",
-            "is used: rise of the loss\nwhere the label differs;\nmatched units as much",
+            fill(f"is used: {effect} where the label differs; matched units as much", LONGEST_BELOW),
             "suffices: share of the way\nto the other output",
         ],
     )
@@ -91,7 +96,7 @@ def _leg(one: Verified, lane: int) -> tuple[Bounds, str]:
     return bounds, f"{percent(bounds.value, 1)}"
 
 
-def _among(ax: Axes, one: Verified, used: bool) -> None:
+def _among(ax: Axes, one: Verified, used: bool, effect: str) -> None:
     leg = one.used if used else one.suffices
     bounds, matched = (one.used.effect, one.used.matched) if used else (one.suffices.share, one.suffices.matched)
     if not len(matched):
@@ -108,8 +113,8 @@ def _among(ax: Axes, one: Verified, used: bool) -> None:
     ax.plot([0, 0], [bounds.family_low, bounds.family_high], color=_SHOWN if leg.verdict == "shown" else "C1", linewidth=3, alpha=0.35)
     ax.axhline(0, color="0.5", linewidth=0.8)
     words = one.claim.label.replace("_", " ")
-    what = f"rise of the loss where “{words}” differs" if used else f"share of the way to the output with the other “{words}”"
-    ax.set(xlabel="the claim, then units that vary as much and are read as strongly, largest first", ylabel=what)
+    what = f"{effect} where “{words}” differs" if used else f"share of the way to the output with the other “{words}”"
+    ax.set(xlabel="the claim, then units that vary as much and are read as strongly, largest first", ylabel=fill(what, LONGEST_BESIDE))
     ax.set_title(f"{'is used' if used else 'suffices'}: {leg.verdict}; {leg.as_much} of {len(matched)} matched do as much")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend()

@@ -33,6 +33,10 @@ class _Asked(NamedTuple):
     best: list[int]
     matched: list[int]
     why: str
+    others: str = ""
+    """What the matched ones are, in words."""
+    active: tuple[float, float] | None = None
+    """The median mean absolute states of the best and of the matched."""
 
 
 def section(study: Study, measured: Measured) -> Section:
@@ -106,6 +110,10 @@ def section(study: Study, measured: Measured) -> Section:
                 "layers_none": "within, an interval is null where too few groups have such steps",
                 "median_change_of_best": medians[0],
                 "median_change_of_matched": medians[1],
+                "median_activity_of_best": None if asked[0].active is None else asked[0].active[0],
+                "median_activity_of_matched": None if asked[0].active is None else asked[0].active[1],
+                "median_activity_of_best_none": None if asked[0].active else "no label is told, or every unit was held",
+                "median_activity_of_matched_none": None if asked[0].active else "no label is told, or every unit was held",
                 "median_change_of_best_none": None if medians[0] is not None else "no label is told, or every unit was held",
                 "median_change_of_matched_none": None if medians[1] is not None else "no label is told, or every unit was held",
                 "predictions": None if beside is None else beside.numbers,
@@ -142,19 +150,21 @@ def _chosen(study: Study, measured: Measured, read: Read, label: str | None) -> 
     ranked = np.argsort(-scores, kind="stable")
     best = ranked[: min(UNITS, len(ranked) // 2)].tolist()
     best = [unit for unit in best if not chance[unit]] or best
-    rest = [unit for unit in ranked[len(best) :].tolist() if chance[unit]] or ranked[len(best) :].tolist()
+    apart = [unit for unit in ranked[len(best) :].tolist() if chance[unit]]
+    rest = apart or ranked[len(best) :].tolist()
     matched: list[int] = []
     for unit in best:
         free = [other for other in rest if other not in matched]
         if free:
             matched.append(min(free, key=lambda other: abs(active[other] - active[unit])))
-    words = label.replace("_", " ")
+    words, of = label.replace("_", " "), "that aren’t shown to tell it" if apart else "that tell it less well"
+    medians = (float(np.median(active[best])), float(np.median(active[matched]))) if matched else None
     why = (
-        f"the {number(len(best))} units of {layer} that tell “{words}” best by themselves, and {number(len(matched))} matched ones: for "
-        f"each of these in turn, of the layer's other units that aren't beyond chance for this label, the one whose mean absolute "
-        f"{trajectory.memory.replace('_', ' ')} is nearest"
+        f"the {number(len(best))} units of {layer} that tell “{words}” best by themselves, and {number(len(matched))} others: for each of "
+        f"these in turn, of the layer's units {of}, the one whose mean absolute {trajectory.memory.replace('_', ' ')} is nearest"
+        + (f" (medians {medians[0]:.3g} and {medians[1]:.3g})" if medians else "")
     )
-    return _Asked(layer, [*best, *matched], best, matched, why)
+    return _Asked(layer, [*best, *matched], best, matched, why, f"others {of}", medians)
 
 
 def _beside(study: Study, read: Read, found: list[AblationResult]) -> Beside | None:
@@ -187,8 +197,8 @@ def _finding(result: AblationResult, asked: _Asked, label: str | None) -> str:
     first, second = (f"{median:+z.4f}" for median in _medians(result, asked))
     return (
         f"Held at what they were in another sequence, {number(int(rises[:n].sum()))} of {number(n)} units of {result.layer} that tell "
-        f"“{words}” best are shown to raise the loss, and {number(int(rises[n:].sum()))} of {matched} that are as active "
-        f"and aren’t shown to tell it: {first} and {second} at the median; {largest}."
+        f"“{words}” best are shown to raise the loss, and {number(int(rises[n:].sum()))} of {matched} {asked.others}: {first} and {second} "
+        f"at the median; {largest}."
     )
 
 
@@ -206,9 +216,9 @@ def _brief(result: AblationResult, asked: _Asked, label: str | None) -> str:
         )
     n = len(asked.best)
     return (
-        f"{held}, {number(int(rises[:n].sum()))} of {number(n)} units that tell “{label.replace('_', ' ')}” best make predictions worse, "
-        f"by {first:+z.4f} at the median, and so do {number(int(rises[n:].sum()))} of {number(len(asked.matched))} as active ones that "
-        f"don’t tell it, by {second:+z.4f}."
+        f"{held}, {number(int(rises[:n].sum()))} of {number(n)} units that tell “{label.replace('_', ' ')}” best are shown to make "
+        f"predictions worse, by {first:+z.4f} at the median of all {number(n)}; of {number(len(asked.matched))} {asked.others} "
+        f"{number(int(rises[n:].sum()))} are, by {second:+z.4f}."
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from lstm_explain.display import jsonable
 from lstm_explain.report.beside import Beside
 from lstm_explain.report.words import counted
+from lstm_explain.verdicts.verification.bounds import Bounds
 from lstm_explain.verdicts.verification.result import VerificationResult, Verified
 
 SHOWN = 40
@@ -43,11 +44,20 @@ def _legs(one: Verified, window: int) -> list[dict[str, Any]]:
     effect = _number(used.effect.value, "+.3g") if not abs(used.effect.value) <= ROUNDING else "0"
     share = _number(100 * suffices.share.value, "z.0f")
     matched = counted(len(used.matched), "comparable unit" if len(one.claim.units) == 1 else "comparable set of units")
+    used_by = f"{_between(used.effect, 1, '+.2g', '')}{used.as_much} of {matched} as much"
+    moved_by = f"{_between(suffices.share, 100, 'z.0f', ' %')}{suffices.as_much} of {matched} as much"
     return [
         _leg("knows", knows.verdict, f"{knows.metric} {score}", f"{control} for {closest}", knows.score),
-        _leg("is used", used.verdict, effect, f"{used.as_much} of {matched} as much", used.effect.value),
-        _leg("suffices", suffices.verdict, f"{share} %", f"{suffices.as_much} of {matched} as much", suffices.share.value),
+        _leg("is used", used.verdict, effect, used_by, used.effect.value),
+        _leg("suffices", suffices.verdict, f"{share} %", moved_by, suffices.share.value),
     ]
+
+
+def _between(bounds: Bounds, scale: float, how: str, unit: str) -> str:
+    """The interval of all claims at once, where there is one."""
+    if not np.isfinite([bounds.family_low, bounds.family_high]).all():
+        return ""
+    return f"from {scale * bounds.family_low:{how}} to {scale * bounds.family_high:{how}}{unit}; "
 
 
 def _leg(name: str, verdict: str, value: str, control: str, exact: float) -> dict[str, Any]:

@@ -10,8 +10,11 @@ from lstm_explain.report.words import sentence, shown, token
 if TYPE_CHECKING:
     from lstm_explain.report.result import Report
 
-_MARKS = re.compile(r"[\\`*_\[\]<>|&~$@]|(?<=\w):(?=/)|(?<=www)\.|^[#+=.\-]+|^\d+(?=[.)])")
-"""What means something to CommonMark, GitHub's dialect or HTML: marks, what begins a line, what makes an address of words."""
+_MARKS = r"[\\`*_\[\]<>|&~$@]|(?<=\w):(?=/)|(?<=www)\."
+_IN_A_LINE = re.compile(_MARKS)
+"""What means something to CommonMark, GitHub's dialect or HTML: marks, and what makes an address of words."""
+_LINE = re.compile(rf"{_MARKS}|^[#+=.\-]+|^\d+(?=[.)])")
+"""That, and what begins a line."""
 
 
 def markdown(report: "Report", formats: Sequence[str]) -> str:
@@ -31,15 +34,24 @@ def markdown(report: "Report", formats: Sequence[str]) -> str:
             parts += [f"## {title}", "\n".join(f"- {text(one['said'])}" for one in summary[kind])]
     for section in report.sections:
         parts += _section(section, formats)
-    parts += ["## How to get this again", text(report.facts["again"])]
-    parts.append("\n".join(f"- {name} {text(value)}" for name, value in report.facts["versions"].items()))
+    parts += ["## How to get this again", f"    {' '.join(shown(report.facts['again']).split())}"]
+    parts.append("\n".join(f"- {name} {_cell(value)}" for name, value in report.facts["versions"].items()))
     return "\n\n".join(parts) + "\n"
 
 
 def text(of: str) -> str:
     """A text in which nothing means anything to Markdown or HTML, on one line."""
+    return _without(_LINE, of)
+
+
+def _cell(of: str) -> str:
+    """The same where it doesn't begin a line."""
+    return _without(_IN_A_LINE, of)
+
+
+def _without(marks: re.Pattern[str], of: str) -> str:
     # A numeric reference is a character in every dialect, and never a mark.
-    return _MARKS.sub(lambda found: "".join(f"&#{ord(mark)};" for mark in found[0]), " ".join(shown(of).split()))
+    return marks.sub(lambda found: "".join(f"&#{ord(mark)};" for mark in found[0]), " ".join(shown(of).split()))
 
 
 def _section(section: Section, formats: Sequence[str]) -> list[str]:
@@ -56,7 +68,7 @@ def _table(table: Table) -> str:
 
 
 def _rows(rows: Iterable[Sequence[str]]) -> str:
-    header, *rest = [f"| {' | '.join(map(text, row))} |" for row in rows]
+    header, *rest = [f"| {' | '.join(map(_cell, row))} |" for row in rows]
     return "\n".join([header, f"|{' --- |' * (header.count(' | ') + 1)}", *rest])
 
 

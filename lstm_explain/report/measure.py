@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lstm_explain.analyses.attribution.explained import tensor_of
 from lstm_explain.analyses.contexts.contexts import Contexts
 from lstm_explain.analyses.contexts.result import ContextsResult
 from lstm_explain.analyses.probing.labels import read, resolve
@@ -219,12 +220,14 @@ def measure(
                 output = model(batch.inputs.to(device))
         with clock("loss"):
             if study.loss is not None:
-                losses = study.loss(output, batch.rows).double().cpu()
+                losses = _losses(study, output, batch)
                 for at, length in enumerate(batch.lengths.tolist()):
                     group = "all" if study.groups is None else str(study.groups[batch.rows.start + at])
                     total = nats.setdefault(group, [0.0, 0.0])
                     total[0] += float(losses[at, :length].sum())
                     total[1] += length
+        if not batch.rows.start:
+            _check_output(study, output)
         for name, trajectory in recording.items():
             units[name] = trajectory.signal(trajectory.memory).shape[2]
             gated |= bool(trajectory.gates)
@@ -271,3 +274,22 @@ def measure(
         quiet=quiet,
         inputs=inputs,
     )
+
+
+def _losses(study: Study, output: Any, batch: Batch) -> torch.Tensor:
+    """The loss of each step ``(batch, time)``."""
+    assert study.loss is not None
+    with as_input_error("the study's loss= failed on what the model returned"):
+        losses = study.loss(output, batch.rows)
+    needed = len(batch.lengths), int(batch.lengths.max())
+    if not isinstance(losses, torch.Tensor) or losses.dim() != 2 or len(losses) != needed[0] or losses.shape[1] < needed[1]:
+        got = tuple(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
+        raise InputError(f"needed loss= to return the loss of each step, {needed}, got {got}")
+    return losses.double().cpu()
+
+
+def _check_output(study: Study, returned: Any) -> None:
+    """What is explained must be a tensor, with a class for each of `next_tokens`."""
+    output = tensor_of(returned, study.output)
+    if study.next_tokens is not None and output.dim() == 3 and output.shape[2] != len(study.next_tokens):
+        raise InputError(f"needed next_tokens for the output's {output.shape[2]} classes, got {len(study.next_tokens)}")

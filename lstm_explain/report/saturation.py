@@ -73,7 +73,7 @@ def section(study: Study, measured: Measured) -> Section:
         title="Gates at their ends",
         finding=(
             f"{share} are left-saturated more than half the time, and {number(right)} ({percent(right / of)}) right-saturated: {known}"
-            f"{'there are next to no cells without memory' if agrees else 'there are cells that keep nothing'}."
+            f"{'there are next to no cells without memory' if agrees else 'there are cells that mostly forget'}."
             + (" It is what the network was trained for, see below." if "saturation" in caveats else "")
         ),
         pictures=(

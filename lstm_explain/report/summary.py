@@ -32,9 +32,9 @@ def summary(study: Study, sections: Sequence[Section], held: Sequence[str], inpu
 def holds(parts: Sequence[str], inputs: bool) -> str:
     """What of the inputs a page with these parts has, in one sentence."""
     if not inputs:
-        return f"{KEPT_OUT}. Names of labels, groups, layers and features, and what the study says of itself, are in it."
+        return f"{KEPT_OUT}. Names of labels and their classes, groups, layers and features, and what the study says of itself, are in it."
     if not parts:
-        return "It holds no input values, tokens or contexts. Names of labels, groups, layers and features are in it."
+        return "It holds no input values, tokens or contexts. Names of labels and their classes, groups, layers and features are in it."
     return f"Of what was read it holds {'; '.join(dict.fromkeys(parts))}."
 
 

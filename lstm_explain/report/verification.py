@@ -53,7 +53,7 @@ def section(study: Study, measured: Measured) -> Section:
     """The claims, their legs, and what the network predicts without the best founded of them and without one that fails."""
     try:
         asked = _asked(study, measured)
-        behaviour, what = _behaviour(study, asked.read)
+        behaviour, what, effect = _behaviour(study, asked.read)
         result = verify(
             asked.claims,
             study.model,
@@ -77,7 +77,7 @@ def section(study: Study, measured: Measured) -> Section:
         name="verification",
         title=TITLE,
         finding=_finding(result, planted),
-        pictures=_pictures(result, beside),
+        pictures=_pictures(result, beside, effect),
         tables=(_table(result),),
         method=_method(asked, result, what),
         not_shown=_not_shown(result, study, beside),
@@ -171,10 +171,13 @@ def _output(study: Study) -> Callable[[Any], Tensor]:
     return output
 
 
-def _behaviour(study: Study, read: Read) -> tuple[Callable[[Any, Tensor], Tensor], str]:
-    """How much the behaviour changes: how far predictions move, where there are any and they can be kept, else the study's loss."""
+def _behaviour(study: Study, read: Read) -> tuple[Callable[[Any, Tensor], Tensor], str, str]:
+    """How much the behaviour changes: how far predictions move, where there are any and they can be kept, else the study's loss.
+
+    Also what that is, in words, and what of it rises, as an axis has it.
+    """
     if study.next_tokens is None or len(study.next_tokens) > CLASSES:
-        return read.loss, "the study’s loss"
+        return read.loss, "the study’s loss", "rise of the loss"
     output = _output(study)
     with torch.no_grad():
         clean = torch.cat([output(study.model(read.inputs[rows])) for rows in torch.arange(len(read.rows)).split(16)])
@@ -182,7 +185,7 @@ def _behaviour(study: Study, read: Read) -> tuple[Callable[[Any, Tensor], Tensor
     def moved(returned: Any, rows: Tensor) -> Tensor:
         return kl_div(output(returned), clean[rows.to(clean.device)], reduction="none", log_target=True).sum(-1)
 
-    return moved, "how far its predictions move, in nats (Kullback & Leibler 1951)"
+    return moved, "how far its predictions move, in nats (Kullback & Leibler 1951)", "nats by which predictions move more"
 
 
 def _beside(study: Study, read: Read, result: VerificationResult, seed: int) -> dict[str, Beside]:
@@ -248,10 +251,10 @@ def _missed(result: VerificationResult) -> str:
     )
 
 
-def _pictures(result: VerificationResult, beside: dict[str, Beside]) -> tuple[Picture, ...]:
+def _pictures(result: VerificationResult, beside: dict[str, Beside], effect: str) -> tuple[Picture, ...]:
     shown = min(24, len(result.claims))
     legs, (ax,) = panels(9.6, 1.3 + 0.26 * shown)
-    plot(result, ax)
+    plot(result, ax, effect=effect)
     verified = number(len(result.verified))
     pictures = [
         Picture("verification_legs", legs, f"The three legs of {number(shown)} of {len(result.claims)} claims, {verified} verified.")
@@ -259,7 +262,7 @@ def _pictures(result: VerificationResult, beside: dict[str, Beside]) -> tuple[Pi
     best = result.ranked[0]
     if len(best.used.matched):
         among, (ax,) = panels(6.8, 3.6)
-        plot(result, ax, kind="used")
+        plot(result, ax, kind="used", effect=effect)
         alt = f"How much is changed where the label differs by {_words(best)}, {best.used.effect.value:.3g}, beside matched units, at most "
         pictures.append(Picture("verification_used", among, f"{alt}{best.used.matched.max():.3g}."))
     pictures += [text(one, f"verification_text_{kind}") for kind, one in beside.items()]

@@ -41,9 +41,12 @@ def test_the_best_claims_legs_are_those_that_were_verified(report_of, study, cou
         )
         assert [leg["verdict"] for leg in claim["legs"]] == [exact[name]["verdict"] for name in ("knows", "used", "suffices")]
         assert knows["control"].startswith(f"{max(exact['knows']['controls'].values()):.2f} for ")
-        for leg, name, value in ((used, "used", "effect"), (suffices, "suffices", "share")):
+        for leg, name, value, scale in ((used, "used", "effect", 1), (suffices, "suffices", "share", 100)):
             matched, own = exact[name]["matched"], exact[name][value]["value"]
-            assert leg["control"] == f"{sum(one >= own for one in matched)} of {len(matched)} comparable units as much"
+            interval, _, beside = leg["control"].rpartition("; ")
+            assert beside == f"{sum(one >= own for one in matched)} of {len(matched)} comparable units as much"
+            ends = [float(end) / scale for end in re.findall(r"[-+]?[\d.]+(?:e[-+]\d+)?", interval)]
+            assert ends == [pytest.approx(exact[name][value][f"family_{end}"], rel=0.06, abs=0.005) for end in ("low", "high")]
         assert claim["verdict"] == exact["verdict"]
         for leg in claim["legs"]:
             shown = float(re.findall(r"[-+]?[\d.]+", leg["value"])[-1]) / (100 if "%" in leg["value"] else 1)

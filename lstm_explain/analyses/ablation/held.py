@@ -187,6 +187,8 @@ def same(held: Held, change: float, layer: str) -> None:
 
 def _donors(batch: int, seed: int) -> NDArray[np.int64]:
     """Another sequence for each one."""
+    if batch < 2:
+        raise InputError("needed at least two sequences, which give each other their values, got 1")
     return (np.arange(batch) + np.random.default_rng(seed).integers(1, batch, batch)) % batch
 
 

@@ -65,7 +65,8 @@ def _method(view: View) -> str:
         f"The sequences were recorded again, certified as above. Values are shown in {LEVELS + 1} levels from a gate’s 0 to 1, or from a "
         "state’s largest size downwards to upwards, an error of at most 0.2 % of that range; exact ones are in viewer.safetensors. Colours "
         "have one scale for all units of a layer, from which the largest 1 % of a state without bounds stick out. The rank is among the "
-        f"layer’s units in this page, the highest first. Gold is a value that isn’t finite.{contexts}{_why(view)}"
+        "layer’s units in this page, by these levels, the highest first; equal ones share the better. Gold is a value that isn’t finite."
+        f"{contexts}{_why(view)}"
     )
 
 
@@ -79,7 +80,7 @@ def _why(view: View) -> str:
     return (
         f" What {each} hangs on is {view.why.what}, less the same with a step replaced by the baseline, one at a time (occlusion: Zeiler & "
         f"Fergus 2014); red raised it. Asked were {counted(outputs, 'output')}"
-        + ("" if view.why.whole else f", each about the {BLOCK} to {2 * BLOCK} steps up to it{after}")
+        + ("" if view.why.whole else f", each about the last {BLOCK} to {2 * BLOCK} steps up to it{after}, as far as there are so many")
         + ". Such contributions don’t claim to add up: beside them stands what replacing all of these steps together does beyond their sum"
         + (", where the model can read the sequence without them." if unknown else ".")
     )

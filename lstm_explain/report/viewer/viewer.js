@@ -559,7 +559,10 @@
     const asked = new URLSearchParams(location.hash.slice(1));
     if (!asked.has("unit") && !asked.has("layer")) return null;
     const name = asked.get("layer"), named = data.layers.findIndex((one) => one.name === name), which = named < 0 && /^\d+$/.test(name) ? Number(name) : named;
-    if (name !== null && !data.layers[which]) return null;
+    if (name !== null && !data.layers[which]) {
+      at("missing").textContent = `Layer ${escaped(name)} isn’t in this page.`;
+      return null;
+    }
     const found = { layer: name === null ? state.layer : which }, own = data.layers[found.layer];
     const unit = own.units.indexOf(Number(asked.get("unit") ?? own.units[0]));
     if (unit < 0) {

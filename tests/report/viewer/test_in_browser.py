@@ -238,6 +238,8 @@ def test_of_long_data_each_output_hangs_on_the_steps_near_it_and_beyond_what_was
 def test_a_unit_that_is_not_in_the_page_is_said_so(opened, address):
     tab = opened(f"{address}#layer=0&unit=99&signal=cell_state")
     assert tab.inner_text("#viewer-missing") == "Unit 99 of lstm.l0 isn’t in this page."
+    tab = opened(f"{address}#layer=rnn.l7&unit=0")
+    assert tab.inner_text("#viewer-missing") == "Layer rnn.l7 isn’t in this page."
 
 
 def test_hostile_text_is_shown_and_does_nothing(opened, address, recording):

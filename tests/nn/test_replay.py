@@ -269,5 +269,5 @@ def test_a_library_that_is_none_is_not_taken(monkeypatch, tmp_path):
 
 def test_a_library_of_another_version_is_not_taken(monkeypatch):
     if native._load()[0] is not None:
-        monkeypatch.setitem(native._CHECKS, "lx_lstm_replay_run", native._LSTMCheck)
+        monkeypatch.setitem(native._CHECKS, "lx_lstm_replay_run", native.calls.LSTMCheck)
         assert native._load.__wrapped__() == (None, "the compiled kernels are of another version: install again")

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from lstm_explain.errors import InputError, first_line
 from lstm_explain.nn.equations import Step
+from lstm_explain.nn.kernels.native import calls
 
 _VARIABLE = "LSTM_EXPLAIN_BACKEND"
 
@@ -41,97 +42,15 @@ class Found(NamedTuple):
     nonfinite: bool
 
 
-class Layout(ctypes.Structure):
-    """How the rows of a call lie."""
-
-    _fields_ = [("sizes", ctypes.POINTER(ctypes.c_long)), ("steps", ctypes.c_long), ("units", ctypes.c_long), ("reverse", ctypes.c_int)]
-
-
-class _Found(ctypes.Structure):
-    _fields_ = [("difference", ctypes.c_double), ("scale", ctypes.c_double), ("nonfinite", ctypes.c_long)]
-
-
-def _fields(*names: str) -> list[tuple[str, Any]]:
-    """Fields of a call after its layout: strides are numbers, all others addresses."""
-    return [("layout", Layout), *((name, ctypes.c_long if name.endswith("_stride") else ctypes.c_void_p) for name in names)]
-
-
-class _LSTMReplay(ctypes.Structure):
-    _fields_ = _fields("gates", "cell", "state", "hidden", "hidden_stride", "kept")
-
-
-class _LSTMCheck(ctypes.Structure):
-    _fields_ = _fields(
-        "gates", "gates_stride", "cell", "cell_stride", "last", "initial", "hidden", "hidden_stride", "kept_cell", "kept_hidden"
-    )
-
-
-class _LSTMHeld(ctypes.Structure):
-    _fields_ = [*_fields("z", "before", "diagonal", "gates", "cell", "hidden"), ("wiring", ctypes.c_int)]
-
-
-class _Signal(ctypes.Structure):
-    _fields_ = [("values", ctypes.c_void_p), ("batch_stride", ctypes.c_long), ("time_stride", ctypes.c_long)]
-
-
-class _LSTMNamed(ctypes.Structure):
-    _fields_ = [
-        ("layout", Layout),
-        *((name, _Signal) for name in Step._fields),
-        ("initial", ctypes.c_void_p),
-        ("valid", _Signal),
-        ("first_step", ctypes.c_void_p),
-        ("time", ctypes.c_long),
-    ]
-
-
-class _GRUReplay(ctypes.Structure):
-    _fields_ = _fields("input", "recurrent", "initial", "hidden", "hidden_stride", "kept")
-
-
-class _Tally(ctypes.Structure):
-    _fields_ = [
-        ("layout", Layout),
-        ("signal", _Signal),
-        ("valid", _Signal),
-        *((name, ctypes.c_long) for name in ("batch", "time")),
-        *((name, ctypes.c_void_p) for name in ("low", "high")),
-        ("thresholds", ctypes.c_long),
-        ("edges", ctypes.c_void_p),
-        ("bins", ctypes.c_long),
-        *((name, ctypes.c_void_p) for name in ("nonfinite", "below", "above", "sum", "squares", "mantissa", "exponent", "histogram")),
-    ]
-
-
-class _Survival(ctypes.Structure):
-    _fields_ = [
-        ("layout", Layout),
-        ("signal", _Signal),
-        ("valid", _Signal),
-        *((name, ctypes.c_long) for name in ("batch", "time", "count")),
-        *((name, ctypes.c_void_p) for name in ("lags", "first", "second", "sums", "room")),
-    ]
-
-
-class _Credit(ctypes.Structure):
-    _fields_ = [
-        ("layout", Layout),
-        *((name, _Signal) for name in ("state", "keep", "take", "candidate", "output")),
-        *((name, ctypes.c_void_p) for name in ("initial", "weights", "from", "first")),
-        ("time", ctypes.c_long),
-        *((name, ctypes.c_void_p) for name in ("shares", "start", "room")),
-    ]
-
-
 _CHECKS = {
-    "lx_lstm_replay_run": _LSTMReplay,
-    "lx_lstm_check_run": _LSTMCheck,
-    "lx_lstm_held_run": _LSTMHeld,
-    "lx_lstm_named_run": _LSTMNamed,
-    "lx_gru_replay_run": _GRUReplay,
-    "lx_tally_run": _Tally,
-    "lx_survival_run": _Survival,
-    "lx_credit_run": _Credit,
+    "lx_lstm_replay_run": calls.LSTMReplay,
+    "lx_lstm_check_run": calls.LSTMCheck,
+    "lx_lstm_held_run": calls.LSTMHeld,
+    "lx_lstm_named_run": calls.LSTMNamed,
+    "lx_gru_replay_run": calls.GRUReplay,
+    "lx_tally_run": calls.Tally,
+    "lx_survival_run": calls.Survival,
+    "lx_credit_run": calls.Credit,
 }
 
 
@@ -149,11 +68,11 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         return None, f"the compiled kernels can't be loaded, install again: {first_line(error)}"
     from lstm_explain.nn.kernels.native.layer import CALLS  # which is made of this file
 
-    calls = (*_CHECKS.values(), *CALLS)
-    if library.lx_sizes()[: len(calls)] != [ctypes.sizeof(call) for call in calls]:
+    structs = (*_CHECKS.values(), *CALLS)
+    if library.lx_sizes()[: len(structs)] != [ctypes.sizeof(one) for one in structs]:
         return None, "the compiled kernels are of another version: install again"
     for entry, call in zip(entries, _CHECKS.values(), strict=True):
-        entry.argtypes = [ctypes.POINTER(call), ctypes.c_int, ctypes.c_int, ctypes.POINTER(_Found)]
+        entry.argtypes = [ctypes.POINTER(call), ctypes.c_int, ctypes.c_int, ctypes.POINTER(calls.CheckFound)]
         entry.restype = None
     share_threads(library)
     library.lx_instructions.restype = ctypes.c_char_p
@@ -222,9 +141,9 @@ def _sizes(sizes: tuple[int, ...]) -> ctypes.Array[ctypes.c_long]:
     return (ctypes.c_long * len(sizes))(*sizes)
 
 
-def layout(sizes: Sequence[int], units: int, reverse: bool) -> Layout:
+def layout(sizes: Sequence[int], units: int, reverse: bool) -> calls.Layout:
     """A layout as the library takes it."""
-    return Layout(_sizes(tuple(sizes)), len(sizes), units, reverse)
+    return calls.Layout(_sizes(tuple(sizes)), len(sizes), units, reverse)
 
 
 def library() -> ctypes.CDLL:
@@ -235,7 +154,7 @@ def library() -> ctypes.CDLL:
 
 
 def _run(entry: str, call: ctypes.Structure, dtype: torch.dtype) -> Found:
-    found = _Found()
+    found = calls.CheckFound()
     getattr(library(), entry)(call, dtype == torch.float64, torch.get_num_threads(), found)
     return Found(found.difference, found.scale, bool(found.nonfinite))
 
@@ -266,7 +185,7 @@ def lstm_replay(
     sizes, reverse
         As in `lstm_explain.nn.equations.walk`.
     """
-    call = _LSTMReplay(
+    call = calls.LSTMReplay(
         layout(sizes, cell.shape[1], reverse),
         gates.data_ptr(),
         cell.data_ptr(),
@@ -304,7 +223,7 @@ def lstm_check(
     kept_cell, kept_hidden : Tensor ``(rows, hidden)``
         Where to copy the states, in the order of time; None for hidden states that aren't to be copied.
     """
-    call = _LSTMCheck(
+    call = calls.LSTMCheck(
         layout(sizes, hidden.shape[1], reverse),
         gates.data_ptr(),
         _row_stride(gates),
@@ -335,7 +254,7 @@ def lstm_held(z: Tensor, before: Tensor, diagonal: Tensor | None, graves: bool, 
         What was recorded.
     """
     tensors = [None if one is None else one.data_ptr() for one in (z, before, diagonal, gates, cell, hidden)]
-    return _run("lx_lstm_held_run", _LSTMHeld(layout((len(cell),), cell.shape[1], False), *tensors, graves), cell.dtype)
+    return _run("lx_lstm_held_run", calls.LSTMHeld(layout((len(cell),), cell.shape[1], False), *tensors, graves), cell.dtype)
 
 
 def lstm_named(signals: Step, initial: Tensor, valid: Tensor, first_step: Tensor, steps: int, reverse: bool) -> Found:
@@ -351,11 +270,11 @@ def lstm_named(signals: Step, initial: Tensor, valid: Tensor, first_step: Tensor
         The step that each sequence's reading began with.
     """
     batch, time, units = signals.cell_state.shape
-    call = _LSTMNamed(
+    call = calls.LSTMNamed(
         layout((batch,) * steps, units, reverse),
-        *(_Signal(one.data_ptr(), *one.stride()[:2]) for one in signals),
+        *(calls.Signal(one.data_ptr(), *one.stride()[:2]) for one in signals),
         initial.data_ptr(),
-        _Signal(valid.data_ptr(), *valid.stride()),
+        calls.Signal(valid.data_ptr(), *valid.stride()),
         first_step.data_ptr(),
         time,
     )
@@ -379,7 +298,7 @@ def gru_replay(
     kept : Tensor ``(rows, hidden)`` or None
         Where to copy it.
     """
-    call = _GRUReplay(
+    call = calls.GRUReplay(
         layout(sizes, hidden.shape[1], reverse),
         input.data_ptr(),
         recurrent.data_ptr(),
@@ -433,10 +352,10 @@ def tally(signal: Tensor, valid: Tensor, low: Tensor, high: Tensor, edges: Tenso
     nonfinite, below, above = (np.zeros(shape, np.int64) for shape in (units, (thresholds, units), (thresholds, units)))
     total, squares, mantissa, exponent = np.zeros(units), np.zeros(units), np.ones(units), np.zeros(units, np.int64)
     histogram = np.zeros((-(-units // 16), bins), np.int64)
-    call = _Tally(
+    call = calls.Tally(
         layout((1,), units, False),
-        _Signal(signal.data_ptr(), *signal.stride()[:2]),
-        _Signal(valid.data_ptr(), *valid.stride()),
+        calls.Signal(signal.data_ptr(), *signal.stride()[:2]),
+        calls.Signal(valid.data_ptr(), *valid.stride()),
         batch,
         time,
         low.data_ptr(),
@@ -472,10 +391,10 @@ def survival(signal: Tensor, valid: Tensor, lags: Sequence[int]) -> NDArray[np.f
     of_each = np.array([lags, *zip(*halves, strict=True)], np.int64)
     sums = np.zeros((len(lags), units))
     room = signal.new_empty((-(-units // 16) * 16, 3, time))
-    call = _Survival(
+    call = calls.Survival(
         layout((1,), units, False),
-        _Signal(signal.data_ptr(), *signal.stride()[:2]),
-        _Signal(valid.data_ptr(), *valid.stride()),
+        calls.Signal(signal.data_ptr(), *signal.stride()[:2]),
+        calls.Signal(valid.data_ptr(), *valid.stride()),
         batch,
         time,
         len(lags),
@@ -519,9 +438,9 @@ def credit(
     shares, start = torch.zeros(batch, time, dtype=torch.float64), torch.empty(batch, dtype=torch.float64)
     initial, weights, room = initial.contiguous(), weights.contiguous(), torch.empty(batch, 3, units, dtype=torch.float64)
     signals = state, keep, take, candidate, output
-    call = _Credit(
+    call = calls.Credit(
         layout((batch,), units, reverse),
-        *(_Signal() if one is None else _Signal(one.data_ptr(), *one.stride()[:2]) for one in signals),
+        *(calls.Signal() if one is None else calls.Signal(one.data_ptr(), *one.stride()[:2]) for one in signals),
         *(one.data_ptr() for one in (initial, weights, step, first_step)),
         time,
         *(one.data_ptr() for one in (shares, start, room)),

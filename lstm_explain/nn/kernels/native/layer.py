@@ -13,6 +13,7 @@ from torch import Tensor
 from lstm_explain.nn.equations import Form, Weights
 from lstm_explain.nn.kernels import native
 from lstm_explain.nn.kernels.native import Found
+from lstm_explain.nn.kernels.native.calls import Layout
 from lstm_explain.nn.kernels.sequence import Computed, Gradients, Lines, Saved, before, steps_of
 
 _CHUNK = 1 << 22
@@ -25,7 +26,7 @@ class Layer(ctypes.Structure):
     """A layer in one direction, and of an LSTM its form."""
 
     _fields_ = [
-        ("layout", native.Layout),
+        ("layout", Layout),
         *((name, ctypes.c_long) for name in ("features", "state")),
         *((name, ctypes.c_int) for name in ("kind", "peephole", "wiring", "projects")),
     ]

@@ -299,10 +299,20 @@ def known(seed):
     result = lx.verify(study.claims, study.model, study.inputs, study.labels, loss=study.loss, lengths=study.lengths, progress=False)
     copies = [result[one].verdict for one in planted.network(seed).copies]
     first = {one.label: next(found.claim for found in result.ranked if found.claim.label == one.label) for one in study.planted}
+
+    def alone_at_the_top(measured):
+        """Of each label the planted unit, and no other that does as well."""
+        return all(
+            measured(result[one]) > max(measured(found) for found in result.claims if found.claim.label == one.label and found.claim != one)
+            for one in study.planted
+        )
+
     return {
         "planted: all six found": set(result.verified) >= set(study.planted),
         "planted: something else claimed": bool(set(result.verified) - set(study.planted)),
         "planted: each first of 64 by verify": all(first[one.label] == one for one in study.planted),
+        "planted: each first of 64 by probe": alone_at_the_top(lambda found: found.knows.score),
+        "planted: each first of 64 when held": alone_at_the_top(lambda found: found.used.effect.value),
         "planted: all copies correlated only": copies == ["correlated only"] * 6,
     }
 

@@ -1,8 +1,9 @@
 """A network in which it is known what each unit knows and does: the toolkit's own proof, in seconds.
 
 Two recurrent branches, an LSTM and a GRU that reads packed sequences, hold three memories each, with weights set by hand inside a larger
-random network. A memory keeps the sign of the last number that was written to it. Each has a copy, which follows it as well and which
-nothing reads: it knows, and does nothing. So what a probe, an ablation and an attribution must find is known before they are asked.
+random network. A memory keeps the sign of the last number that was written to it. Each has a copy, which reads the memory, so that it
+follows one step late, and which nothing reads: it knows, and does nothing. So what a probe, an ablation and an attribution must find is
+known before they are asked.
 """
 
 from collections.abc import Mapping
@@ -31,8 +32,8 @@ HOLD = 10.0
 SWITCH = 0.1
 """The size of a written number at which the gates turn; far below 1, so that on integrated gradients' path from nothing to the number
 the memory has let go of what it held before the number counts."""
-GAIN, COPY_GAIN = 1.0, 1.25
-"""The candidate's weight on the written number; a copy is the louder one."""
+GAIN, COPY_GAIN = 1.0, 3.0
+"""The candidate's weight: a memory's on the written number, a copy's on its memory. The copy is the louder one."""
 WEAK, BACKGROUND = 0.25, 0.05
 """What memories' weights into random units are scaled by, and the largest weight of a random unit in the read-out."""
 
@@ -81,7 +82,7 @@ class Network:
     planted : tuple of Claim
         The unit of each memory, by layer as in a recording; read-out m is for memory m.
     copies : tuple of Claim
-        The unit that follows each memory without a weight that leaves it.
+        The unit that follows each memory, one step late, without a weight that leaves it.
     """
 
     model: Branches
@@ -117,15 +118,20 @@ def _last(written: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.take_along_axis(written, at, axis=1)
 
 
-def _set(layer: nn.LSTM | nn.GRU, unit: int, feature: int, gain: float) -> None:
-    """Make a unit keep the sign of the last number in a feature.
-
-    Of the LSTM, with k = 1 at a number and 0 between: i = k, f = 1 - k, g = tanh(gain x), o = 1. Of the GRU: z = 1 - k, n = tanh(gain x).
-    """
-    gates = "ifgo" if isinstance(layer, nn.LSTM) else "rzn"
-    row = {gate: at * UNITS + unit for at, gate in enumerate(gates)}
+def _cleared(layer: nn.LSTM | nn.GRU, unit: int) -> dict[str, int]:
+    """The rows of a unit's gates and candidate, by their letters, all weights and biases set to 0."""
+    row = {gate: at * UNITS + unit for at, gate in enumerate("ifgo" if isinstance(layer, nn.LSTM) else "rzn")}
     for parameter in layer.parameters():
         parameter[list(row.values())] = 0
+    return row
+
+
+def _remember(layer: nn.LSTM | nn.GRU, unit: int, feature: int) -> None:
+    """Make a unit keep the sign of the last number in a feature.
+
+    Of the LSTM, with k = 1 at a number and 0 between: i = k, f = 1 - k, g = tanh(GAIN x), o = 1. Of the GRU: z = 1 - k, n = tanh(GAIN x).
+    """
+    row = _cleared(layer, unit)
     weights, biases = layer.get_parameter("weight_ih_l0"), layer.get_parameter("bias_ih_l0")
     size = weights.shape[1] // 2 + feature
     for gate, opens in (("i", 1), ("f", -1), ("z", -1)):
@@ -134,7 +140,20 @@ def _set(layer: nn.LSTM | nn.GRU, unit: int, feature: int, gain: float) -> None:
             weights[row[gate], size] = opens * HOLD / SWITCH
     if "o" in row:
         biases[row["o"]] = HOLD
-    weights[row["g" if "g" in row else "n"], feature] = gain
+    weights[row["g" if "g" in row else "n"], feature] = GAIN
+
+
+def _follow(layer: nn.LSTM | nn.GRU, unit: int, memory: int) -> None:
+    """Make a unit be, at each step, what its memory was a step before.
+
+    Of the LSTM: i = o = 1, f = 0, g = tanh(COPY_GAIN h), h being the memory's. Of the GRU: r = 1, z = 0, n = tanh(COPY_GAIN h).
+    """
+    row = _cleared(layer, unit)
+    biases = layer.get_parameter("bias_ih_l0")
+    for gate, at in (("i", HOLD), ("f", -HOLD), ("o", HOLD), ("r", HOLD), ("z", -HOLD)):
+        if gate in row:
+            biases[row[gate]] = at
+    layer.get_parameter("weight_hh_l0")[row["g" if "g" in row else "n"], memory] = COPY_GAIN
 
 
 def _held(layer: nn.LSTM | nn.GRU) -> float:
@@ -181,8 +200,8 @@ def network(seed: int = 0) -> Network:
             for at in range(MEMORIES):
                 memory = branch * MEMORIES + at
                 unit, copy = units[at], units[MEMORIES + at]
-                _set(layer, unit, memory, GAIN)
-                _set(layer, copy, memory, COPY_GAIN)
+                _remember(layer, unit, memory)
+                _follow(layer, copy, unit)
                 model.read_out.weight[memory, branch * UNITS + unit] = 1 / _held(layer)
                 where = f"{branches[memory]}.l0"
                 planted.append(Claim(where, unit, names[memory]))
@@ -246,7 +265,7 @@ def make(seed: int = 0) -> Study:
         planted=made.planted,
         name="planted",
         about={
-            "what": f"a network with {2 * MEMORIES} memories planted by hand among {2 * UNITS} units, each with a copy that nothing reads",
+            "what": f"a network with {2 * MEMORIES} memories planted by hand among {2 * UNITS} units, each with a copy, one step late, that nothing reads",
             **where,
             "caveats": {"attribution": _PLACES},
         },

@@ -464,6 +464,8 @@ def test_in_the_planted_network_all_is_found_and_no_copy(seed):
     assert {result[copy].verdict for copy in network.copies} == {"correlated only"}
     for one in study.planted:
         assert next(found.claim for found in result.ranked if found.claim.label == one.label) == one
+        knows = {found.claim: found.knows.score for found in result.claims if found.claim.label == one.label}
+        assert [claim for claim, score in knows.items() if score == max(knows.values())] == [one]
 
 
 def noise(seed, batch=12, time=40):

@@ -95,14 +95,16 @@ def test_a_product_of_very_small_numbers_has_a_logarithm(backend, monkeypatch):
 @BACKENDS
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("bins", [3, 49, 1000])
-def test_values_at_the_edges_of_bins_fall_where_numpy_has_them(bins, dtype, backend, monkeypatch):
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (-2.0, 6.0)])
+def test_values_at_the_edges_of_bins_fall_where_numpy_has_them(ends, bins, dtype, backend, monkeypatch):
     monkeypatch.setenv("LSTM_EXPLAIN_BACKEND", backend)
-    edges = np.linspace(0, 1, bins + 1)
+    edges = np.linspace(*ends, bins + 1)
     at = edges.astype(dtype)
-    values = np.concatenate([at, np.nextafter(at, dtype(2)), np.nextafter(at, dtype(-1))])
-    signal = torch.from_numpy(values).reshape(1, -1, 1)
-    found = tally(signal, torch.ones(1, len(values), dtype=torch.bool), edges=edges)
-    np.testing.assert_array_equal(found.histogram, np.histogram(values, bins, (0.0, 1.0))[0])
+    values = np.concatenate([at, np.nextafter(at, dtype(9)), np.nextafter(at, dtype(-9)), np.resize(at, 32)])
+    for units in (1, 16):  # alone, and side by side
+        signal = torch.from_numpy(values[: len(values) // units * units].reshape(1, -1, units))
+        found = tally(signal, torch.ones(signal.shape[:2], dtype=torch.bool), edges=edges)
+        np.testing.assert_array_equal(found.histogram, np.histogram(signal.numpy(), bins, ends)[0])
 
 
 @BACKENDS

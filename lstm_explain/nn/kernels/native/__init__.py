@@ -351,7 +351,7 @@ def tally(signal: Tensor, valid: Tensor, low: Tensor, high: Tensor, edges: Tenso
     assert thresholds == len(high) <= _MOST_THRESHOLDS
     nonfinite, below, above = (np.zeros(shape, np.int64) for shape in (units, (thresholds, units), (thresholds, units)))
     total, squares, mantissa, exponent = np.zeros(units), np.zeros(units), np.ones(units), np.zeros(units, np.int64)
-    histogram = np.zeros((-(-units // 16), bins), np.int64)
+    histogram = np.zeros((-(-units // 16), 4, bins), np.int64)
     call = calls.Tally(
         layout((1,), units, False),
         calls.Signal(signal.data_ptr(), *signal.stride()[:2]),
@@ -370,7 +370,7 @@ def tally(signal: Tensor, valid: Tensor, low: Tensor, high: Tensor, edges: Tenso
     _run("lx_tally_run", call, signal.dtype)
     with np.errstate(divide="ignore", invalid="ignore"):
         logarithms = np.log(mantissa) + exponent * np.log(2.0) if ln else None
-    return Tally(nonfinite, below, above, total, squares, logarithms, None if edges is None else histogram.sum(0))
+    return Tally(nonfinite, below, above, total, squares, logarithms, None if edges is None else histogram.sum((0, 1)))
 
 
 def survival(signal: Tensor, valid: Tensor, lags: Sequence[int]) -> NDArray[np.float64]:

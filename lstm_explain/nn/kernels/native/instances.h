@@ -15,6 +15,7 @@
 #define NAME(f) CAT3(f, f32, LX_ISA)
 #define EXP_LEAST -87.3
 #define EXP_MOST 88.7
+#define LEAST 0x1p-23
 #define ROUNDS 12582912.0 /* 1.5 * 2^23: adding it rounds to a whole number, which stands in the last bits */
 #define LN2_HIGH 0.693359375
 #define LN2_LOW -2.12194440e-4
@@ -38,6 +39,7 @@
 #undef NAME
 #undef EXP_LEAST
 #undef EXP_MOST
+#undef LEAST
 #undef ROUNDS
 #undef LN2_HIGH
 #undef LN2_LOW
@@ -46,6 +48,9 @@
 #undef V
 #undef VI
 #undef LANES
+#undef D
+#undef DI
+#undef PARTS
 #undef WIDE
 #undef TALL
 #undef DEEP
@@ -56,6 +61,7 @@
 #define NAME(f) CAT3(f, f64, LX_ISA)
 #define EXP_LEAST -708.3
 #define EXP_MOST 709.7
+#define LEAST 0x1p-52
 #define ROUNDS 6755399441055744.0 /* 1.5 * 2^52 */
 #define LN2_HIGH 6.93145751953125e-1
 #define LN2_LOW 1.42860682030941723212e-6

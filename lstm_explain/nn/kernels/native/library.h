@@ -92,7 +92,7 @@ typedef struct {
   double *sum, *squares;              /* (units,), of what is finite */
   double *mantissa;                   /* (units,): of the product of all values, times 2 to the power of */
   int64_t *exponent;                  /* both null where nobody asks */
-  int64_t *histogram;                 /* (units / 16 rounded up, bins) */
+  int64_t *histogram;                 /* (units / 16 rounded up, 4, bins): of each bin the sum of four counts */
 } lx_tally;
 
 /* Sums of the products of `lags` consecutive values, over all places where so many are valid. The layout is one row of the units. A lag is made of

@@ -12,7 +12,7 @@ static void NAME(survival_units)(const lx_survival *call, REAL *room, long b, lo
     REAL *products = room + k % 3 * time * LANES;
     const REAL *first = room + call->first[k] % 3 * time * LANES, *second = room + call->second[k] % 3 * time * LANES;
     const long runs = time - call->lags[k] + 1, along = k ? call->lags[call->first[k]] : 0;
-    double sum[LX_BYTES / sizeof(REAL)] = {0};
+    D sum[PARTS] = {{0}}, wide[PARTS];
     for (long t = 0; t < runs; t++) {
       V product = {0};
       if (k)
@@ -20,11 +20,11 @@ static void NAME(survival_units)(const lx_survival *call, REAL *room, long b, lo
       else if (valid[t * call->valid.time_stride])
         product = NAME(load)(values + t * call->signal.time_stride, n);
       NAME(store)(products + t * LANES, product, LANES);
-      for (long lane = 0; lane < LANES; lane++)
-        sum[lane] += (double)product[lane];
+      NAME(widen)(product, wide);
+      for (long part = 0; part < PARTS; part++)
+        sum[part] += wide[part];
     }
-    for (long lane = 0; lane < n; lane++)
-      call->sums[k * H + u + lane] += sum[lane];
+    NAME(add)(call->sums + k * H + u, sum, n);
   }
 }
 

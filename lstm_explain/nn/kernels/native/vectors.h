@@ -36,6 +36,37 @@ static inline void NAME(store)(REAL *p, V v, long n) {
     memcpy(p, &v, (size_t)n * sizeof(REAL));
 }
 
+/* The same values as doubles, for sums: in as many vectors as it takes, PARTS. */
+typedef double NAME(D) __attribute__((vector_size(LX_BYTES)));
+typedef int64_t NAME(DI) __attribute__((vector_size(LX_BYTES)));
+#define D NAME(D)
+#define DI NAME(DI)
+#define PARTS ((long)(sizeof(double) / sizeof(REAL)))
+
+static inline void NAME(widen)(V v, D *wide) {
+#if LX_DOUBLE
+  wide[0] = v;
+#else
+  typedef float Half __attribute__((vector_size(LX_BYTES / 2)));
+  Half half[2];
+  memcpy(half, &v, sizeof v);
+  for (long part = 0; part < PARTS; part++)
+#ifdef LX_WIDEN
+    wide[part] = (D)LX_WIDEN(half[part]);
+#else
+    wide[part] = __builtin_convertvector(half[part], D);
+#endif
+#endif
+}
+
+/* To n numbers at p. */
+static inline void NAME(add)(double *p, const D *wide, long n) {
+  double values[LX_BYTES / sizeof(REAL)];
+  memcpy(values, wide, sizeof values);
+  for (long lane = 0; lane < n; lane++)
+    p[lane] += values[lane];
+}
+
 /* e^x by x = n ln 2 + r and an approximation of e^r; the constants are Cephes's (Moshier 1989), good to an ulp. Below EXP_LEAST it stays at the
  * smallest number that isn't subnormal, and it is infinite a little before it has to be: nothing that a gate shows. */
 static inline V NAME(exponential)(V x) {

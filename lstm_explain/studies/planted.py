@@ -265,7 +265,8 @@ def make(seed: int = 0) -> Study:
         planted=made.planted,
         name="planted",
         about={
-            "what": f"a network with {2 * MEMORIES} memories planted by hand among {2 * UNITS} units, each with a copy, one step late, that nothing reads",
+            "what": f"a network with {2 * MEMORIES} memories planted by hand among {2 * UNITS} units, each with a copy, one step late, "
+            "that nothing reads",
             **where,
             "caveats": {"attribution": _PLACES},
         },

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lstm_explain.nn.equations import Step
 from lstm_explain.nn.kernels import native
 from lstm_explain.nn.kernels.native import Found
+from lstm_explain.nn.kernels.native.memory import empty
 from lstm_explain.nn.layers import suffixes, weights_of
 from lstm_explain.nn.layout import Layout
 from lstm_explain.recording.opened import saved_elsewhere
@@ -149,8 +150,8 @@ def read(left: Left, last_c: Tensor, initial_c: Tensor, *, copy: bool) -> Read |
         return rows.unflatten(0, (time, batch)).flip(0).flatten(0, 1) if reverse else rows
 
     if native.serves(gates, left.hidden, last_c, initial_c):
-        kept_c = gates.new_empty(time * batch, hidden)
-        kept_h = torch.empty_like(kept_c) if copy else None
+        kept_c = empty(gates, time * batch, hidden)
+        kept_h = empty(gates, time * batch, hidden) if copy else None
         sizes = (batch,) * time
         found = native.lstm_check(
             gates, cell, last_c.contiguous(), initial_c.contiguous(), left.hidden, kept_c, kept_h, sizes, bool(reverse)

@@ -12,6 +12,7 @@ from torch import Tensor
 from lstm_explain.nn.equations import GRUStep, Step, Weights, gru_step
 from lstm_explain.nn.kernels import native
 from lstm_explain.nn.kernels.native import Found
+from lstm_explain.nn.kernels.native.memory import empty
 from lstm_explain.nn.kernels.sequence import before, steps_of
 
 _NARROW = 1024
@@ -80,7 +81,10 @@ def _doubled(kept: Tensor, added: Tensor, initial: Tensor, batch: int, reverse: 
 
 
 def _products(x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
-    return x @ W.T if b is None else torch.addmm(b, x, W.T)
+    if not native.serves(x, W):
+        return x @ W.T if b is None else torch.addmm(b, x, W.T)
+    z = empty(x, len(x), len(W))
+    return torch.mm(x, W.T, out=z) if b is None else torch.addmm(b, x, W.T, out=z)
 
 
 def lstm(
@@ -103,8 +107,8 @@ def lstm(
     _add_recurrent(z, hidden, h0, W_h, sizes, reverse)
     i, f, g, o = z.view(len(z), 4, H).unbind(1)
     if native.serves(z, hidden, c0) and hidden.stride(1) == 1:
-        cell, last_c = z.new_empty(len(z), H), c0.clone(memory_format=torch.contiguous_format)
-        kept = torch.empty_like(cell) if copy and W_r is None else None
+        cell, last_c = empty(z, len(z), H), c0.clone(memory_format=torch.contiguous_format)
+        kept = empty(z, len(z), H) if copy and W_r is None else None
         found = native.lstm_replay(z, cell, last_c, hidden if W_r is None else None, kept, sizes, reverse)
         ours = hidden.clone() if kept is None and copy else hidden if kept is None else kept
         return Step(i, f, g, o, cell, ours), last_c, found if W_r is None else None
@@ -124,7 +128,7 @@ def gru(
     H = h0.shape[1]
     if native.serves(x, hidden, h0) and hidden.stride(1) == 1:
         z, recurrent = _products(x, W_x, b_x), _products(before(hidden, h0, sizes, reverse), W_h, b_h)
-        kept = torch.empty_like(recurrent[:, :H], memory_format=torch.contiguous_format) if copy else None
+        kept = empty(x, len(x), H) if copy else None
         found = native.gru_replay(z, recurrent, h0.contiguous(), hidden, kept, sizes, reverse)
         r, u, n = z.view(len(z), 3, H).unbind(1)
         return GRUStep(r, u, n, hidden if kept is None else kept), found

@@ -14,12 +14,11 @@ from lstm_explain.nn.equations import Form, Weights
 from lstm_explain.nn.kernels import native
 from lstm_explain.nn.kernels.native import Found
 from lstm_explain.nn.kernels.native.calls import Layout
+from lstm_explain.nn.kernels.native.memory import empty
 from lstm_explain.nn.kernels.sequence import Computed, Gradients, Lines, Saved, before, steps_of
 
 _CHUNK = 1 << 22
 """Bytes of pre-activations' gradients between two bulk products."""
-_LARGE = 1 << 22
-"""Bytes from which on new memory is asked for in large pages."""
 
 
 class Layer(ctypes.Structure):
@@ -90,14 +89,6 @@ def _lines(x: Tensor | Lines) -> _Lines:
 def address(tensor: Tensor | None) -> int | None:
     """Where a tensor's values are; None of none."""
     return None if tensor is None else tensor.data_ptr()
-
-
-def empty(like: Tensor, *shape: int) -> Tensor:
-    """New memory, in large pages where it is large."""
-    made = like.new_empty(shape)
-    if (size := made.numel() * made.element_size()) >= _LARGE:
-        native.library().lx_large_pages(ctypes.c_void_p(made.data_ptr()), ctypes.c_long(size))
-    return made
 
 
 def in_rows(tensor: Tensor) -> Tensor:

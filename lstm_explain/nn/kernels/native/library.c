@@ -2,10 +2,6 @@
 
 #include "library.h"
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "threads.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -194,15 +190,3 @@ typedef struct {
 LAYER_ENTRY(lstm_forward)
 LAYER_ENTRY(plain_forward)
 LAYER_ENTRY(lstm_backward)
-
-/* Memory that is written for the first time costs less in large pages: a request that systems without them ignore. */
-EXPORT void lx_large_pages(void *start, long bytes) {
-#if defined(MADV_HUGEPAGE)
-  enum { PAGE = 1 << 21 };
-  const uintptr_t from = ((uintptr_t)start + PAGE - 1) / PAGE * PAGE, to = ((uintptr_t)start + (uintptr_t)bytes) / PAGE * PAGE;
-  if (to > from)
-    madvise((void *)from, to - from, MADV_HUGEPAGE);
-#else
-  (void)start, (void)bytes;
-#endif
-}

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lstm_explain.nn.equations import GRUStep, RNNStep, Weights
 from lstm_explain.nn.kernels import native
-from lstm_explain.nn.kernels.native.layer import Layer, address, empty, entries, in_rows
+from lstm_explain.nn.kernels.native.layer import Layer, address, entries, in_rows
+from lstm_explain.nn.kernels.native.memory import empty
 
 _KINDS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 

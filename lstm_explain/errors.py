@@ -1,7 +1,9 @@
 """The exceptions that `lstm_explain` raises on purpose; each message says what was needed, what came, and what to do next."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any
 
 
 class LstmExplainError(Exception):
@@ -26,6 +28,12 @@ class WeightsError(LstmExplainError, ValueError):
 
 class OutputError(LstmExplainError, OSError):
     """A place that can't be written to."""
+
+
+def did_you_mean(name: Any, known: Collection[str]) -> str:
+    """The end of a message about a name that isn't known: the nearest one that is, if one is near."""
+    near = get_close_matches(name, known, 1, 0.4) if isinstance(name, str) else []
+    return f", did you mean {near[0]!r}?" if near else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -1,7 +1,6 @@
 """`prune`: a smaller copy of a model, without some units of one layer, that computes what the model does with these held at zero."""
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_leaves
 
-from lstm_explain.errors import InputError
+from lstm_explain.errors import InputError, did_you_mean
 from lstm_explain.nn.equations import Form, Weights
 from lstm_explain.nn.layers import suffixes, weights_of
 from lstm_explain.nn.layout import Layout, lay_out
@@ -249,8 +248,7 @@ def _found(model: nn.Module, layer: str) -> tuple[nn.Module, str]:
         for name in _kept(module)
     }
     if layer not in keys:
-        near = get_close_matches(str(layer), keys, n=1, cutoff=0)
-        raise InputError(f"needed one layer of {', '.join(keys)}, got {layer!r}: did you mean {near[0]!r}?")
+        raise InputError(f"needed one layer of {', '.join(keys)}, got {layer!r}{did_you_mean(layer, keys)}")
     return keys[layer]
 
 

@@ -163,7 +163,7 @@ REFUSED = {
     "encoder.lstm.l3": (
         "encoder.lstm.l3",
         [0],
-        "needed one layer of encoder.lstm.l0, encoder.lstm.l1, got 'encoder.lstm.l3': did you mean ",
+        "needed one layer of encoder.lstm.l0, encoder.lstm.l1, got 'encoder.lstm.l3', did you mean ",
     ),
     "too high": ("encoder.lstm.l1", [3], "needed units from 0 to 2 of encoder.lstm.l1, got 3"),
     "negative": ("encoder.lstm.l1", [-1], "needed units from 0 to 2 of encoder.lstm.l1, got -1"),
@@ -172,7 +172,7 @@ REFUSED = {
     "no list": ("encoder.lstm.l1", None, "needed units as whole numbers, each once, got None"),
     "a fraction": ("encoder.lstm.l1", [0.5], "needed units as whole numbers, each once, got [0.5]"),
     "all": ("encoder.lstm.l1", [0, 1, 2], "needed at least 1 of the 3 units of encoder.lstm.l1 to stay, got 3 to remove"),
-    "no name": (None, [0], "needed one layer of encoder.lstm.l0, encoder.lstm.l1, got None: did you mean "),
+    "no name": (None, [0], "needed one layer of encoder.lstm.l0, encoder.lstm.l1, got None"),
 }
 
 

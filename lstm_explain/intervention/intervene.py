@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from threading import get_ident
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lstm_explain.errors import InputError, RecordingError
+from lstm_explain.errors import InputError, RecordingError, did_you_mean
 from lstm_explain.intervention.places import Steps, Units
 from lstm_explain.intervention.values import Add, Clamp, Course, Edit, Mean, Patch, Place, Resample, clamp
 from lstm_explain.recording.difference import wide
@@ -120,11 +119,6 @@ class _Intervener:
         self._went_on = went_on
 
 
-def _nearest(name: str, names: Sequence[str]) -> str:
-    found = get_close_matches(name, names, 1, 0.4) if isinstance(name, str) else []
-    return f", did you mean {found[0]!r}?" if found else ""
-
-
 def _edit_of(signal: str, value: Any) -> Edit:
     if isinstance(value, (Clamp, Course, Add, Mean, Resample, Patch)):
         return value
@@ -208,7 +202,7 @@ def intervene(
     if not known:
         raise RecordingError(f"needed a model with recurrent layers or cells, found none in {type(model).__name__}")
     if layer not in known:
-        raise InputError(f"needed layer as one of {', '.join(known)}, got {layer!r}{_nearest(layer, list(known))}")
+        raise InputError(f"needed layer as one of {', '.join(known)}, got {layer!r}{did_you_mean(layer, known)}")
     if not isinstance(feedback, bool):
         raise InputError(f"needed feedback=True (later steps see the change) or False (only what leaves the layer), got {feedback!r}")
     path, suffix, module = known[layer]
@@ -216,7 +210,9 @@ def intervene(
     if not signals:
         raise InputError(f"needed at least one of {', '.join(words or ('hidden_state',))} of {layer}, like hidden_state=0.0, got none")
     if unknown := [name for name in signals if words is not None and name not in words]:
-        raise InputError(f"needed signals of {', '.join(words or ())} of {layer}, got {unknown[0]!r}{_nearest(unknown[0], words or ())}")
+        raise InputError(
+            f"needed signals of {', '.join(words or ())} of {layer}, got {unknown[0]!r}{did_you_mean(unknown[0], words or ())}"
+        )
     edits = {name: _edit_of(name, value) for name, value in signals.items()}
     chosen = Units.of(units)
     for name in signals if words is not None else ():

@@ -1,7 +1,6 @@
 """`ablation`: hold units of a layer at what they were in another sequence, and measure what that does to the loss."""
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,7 +13,7 @@ from lstm_explain.analyses.ablation.held import Cost, Held, Loss, evaluated, sam
 from lstm_explain.analyses.ablation.intervals import draws, intervals
 from lstm_explain.analyses.ablation.result import AblationResult, Effects
 from lstm_explain.display import number
-from lstm_explain.errors import InputError
+from lstm_explain.errors import InputError, did_you_mean
 from lstm_explain.recording.runner import layers_in, unwrapped
 from lstm_explain.trajectory import checked_lengths
 
@@ -239,9 +238,8 @@ def ablation(
     model = unwrapped(model)
     known = layers_in(model)
     if layer not in known:
-        near = get_close_matches(layer, list(known), 1, 0.4) if isinstance(layer, str) else []
-        hint = f", did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"needed layer as one of {', '.join(known) or '(no recurrent layers)'}, got {layer!r}{hint}")
+        names = ", ".join(known) or "(no recurrent layers)"
+        raise InputError(f"needed layer as one of {names}, got {layer!r}{did_you_mean(layer, known)}")
     if not isinstance(inputs, Tensor) or inputs.dim() < 2 or 0 in inputs.shape:
         got = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
         raise InputError(f"needed inputs as a tensor (batch, time, ...), got {got}")

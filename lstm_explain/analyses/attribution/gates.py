@@ -1,7 +1,6 @@
 """`gate_attribution`: how much a gate or a state, at each step and unit, mattered for one number of the output."""
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from lstm_explain.analyses.attribution.methods import Problem, mean_gradient, re
 from lstm_explain.analyses.attribution.partition import partition_of
 from lstm_explain.analyses.attribution.replacing import feature_ablation
 from lstm_explain.display import number
-from lstm_explain.errors import InputError
+from lstm_explain.errors import InputError, did_you_mean
 from lstm_explain.intervention.intervene import intervene
 from lstm_explain.intervention.values import Course
 from lstm_explain.recording.runner import layers_in, record, unwrapped, words_of
@@ -53,7 +52,7 @@ def _check_place(model: nn.Module, layer: str, signal: str) -> Sequence[str] | N
     """Whether the model has the layer, and the layer the signal: what is to be recorded, all of a registered cell."""
     known = layers_in(model)
     if layer not in known:
-        raise InputError(f"needed layer as one of {', '.join(known) or '(no recurrent layers)'}, got {layer!r}{_near(layer, list(known))}")
+        raise InputError(f"needed layer as one of {', '.join(known) or '(no recurrent layers)'}, got {layer!r}{did_you_mean(layer, known)}")
     # What a registered cell has, its equations say when they run.
     words = words_of(known[layer].module)
     if words is None:
@@ -64,17 +63,12 @@ def _check_place(model: nn.Module, layer: str, signal: str) -> Sequence[str] | N
 
 def _check_signal(layer: str, signal: str, words: Sequence[str]) -> None:
     if signal not in words:
-        raise InputError(f"needed signal as one of {', '.join(words)} of {layer}, got {signal!r}{_near(signal, words)}")
-
-
-def _near(name: Any, known: Sequence[str]) -> str:
-    near = get_close_matches(name, known, 1, 0.4) if isinstance(name, str) else []
-    return f", did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"needed signal as one of {', '.join(words)} of {layer}, got {signal!r}{did_you_mean(signal, words)}")
 
 
 def _check_settings(method: str, baselines: Any, tolerance: Any, whole: dict[str, Any]) -> None:
     if method not in METHODS:
-        raise InputError(f"needed method as one of {', '.join(METHODS)}, got {method!r}{_near(method, METHODS)}")
+        raise InputError(f"needed method as one of {', '.join(METHODS)}, got {method!r}{did_you_mean(method, METHODS)}")
     if method == "gradient" and baselines is not None:
         raise InputError("needed no baselines for gradient, which has none, got some: use gradient_x_difference")
     for name, value in whole.items():

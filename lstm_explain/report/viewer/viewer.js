@@ -548,13 +548,17 @@
 
   function link() {
     at("missing").textContent = "";
-    const parts = new URLSearchParams({ layer: layer().name, unit: layer().units[state.unit], signal: state.signal, step: state.step });
-    if (state.span) parts.set("span", state.span.join("-"));
+    const here = pieceOf(state.step), own = (step) => step - here.first + here.start;
+    const parts = new URLSearchParams({
+      layer: layer().name, unit: layer().units[state.unit], signal: state.signal, sequence: here.sequence, step: own(state.step),
+    });
+    if (state.span) parts.set("span", state.span.map(own).join("-"));
     // A frame without an address of its own has no history either.
     try { history.replaceState(null, "", `#${parts}`); } catch { /* nothing to restore */ }
   }
 
-  // The layer by name or number, the unit by its number in the network: `#layer=1&unit=17&signal=cell_state`.
+  // The layer by name or number, the unit by its number in the network, steps as the sequence has them, so that a link means the same on
+  // a page that holds other parts of the data: `#layer=1&unit=17&signal=cell_state&sequence=2&step=40&span=38-43`.
   function linked() {
     const asked = new URLSearchParams(location.hash.slice(1));
     if (!asked.has("unit") && !asked.has("layer")) return null;
@@ -569,11 +573,18 @@
       at("missing").textContent = `Unit ${asked.get("unit")} of ${escaped(own.name)} isn’t in this page.`;
       return null;
     }
-    const step = Number(asked.get("step")), [from, to] = (asked.get("span") || "").split("-").map(Number);
     found.unit = unit;
     found.signal = own.signals.some((one) => one.name === asked.get("signal")) ? asked.get("signal") : own.memory;
-    if (asked.has("step") && step >= 0 && step < data.steps) found.step = step;
-    if (from >= 0 && to > from && to <= data.steps) found.span = [from, to];
+    if (!asked.has("step")) return found;
+    const sequence = Number(asked.get("sequence")), step = shownAt(sequence, Number(asked.get("step")));
+    if (step === null) {
+      at("missing").textContent = `Step ${asked.get("step")} of sequence ${asked.get("sequence")} isn’t in this page.`;
+      return found;
+    }
+    found.step = step;
+    const [from, to] = (asked.get("span") || "").split("-").map(Number), first = shownAt(sequence, from), last = shownAt(sequence, to - 1);
+    const within = (other) => other !== null && pieceOf(other).index === pieceOf(step).index;
+    if (within(first) && within(last) && first <= last) found.span = [first, last + 1];
     return found;
   }
 
@@ -604,7 +615,8 @@
       contexts();
     }
     trajectory();
-    if (state.span !== before.span || (state.span && (state.layer !== before.layer || state.signal !== before.signal))) span();
+    const other = state.layer !== before.layer || state.signal !== before.signal || !root.dataset.ready;
+    if (state.span !== before.span || (state.span && other)) span();
     if (!quiet) link();
     await Promise.all(layer().signals.map((one) => load(state.layer, one.name)));
     trajectory();
@@ -620,15 +632,16 @@
   }
 
   function go(step, extend = false) {
-    const wanted = Math.min(Math.max(step, 0), data.steps - 1), row = rows[cells.row[wanted]];
+    let wanted = Math.min(Math.max(step, 0), data.steps - 1), chosen = null;
+    if (extend) { // no further than the sequence goes
+      anchor ??= state.step;
+      const piece = pieceOf(anchor);
+      wanted = Math.min(Math.max(wanted, piece.first), piece.last);
+      chosen = [Math.min(anchor, wanted), Math.max(anchor, wanted) + 1];
+    } else anchor = null;
+    const row = rows[cells.row[wanted]];
     if (row.y < frame.scrollTop) frame.scrollTop = row.y - HEAD;
     if (row.y + ROW > frame.scrollTop + frame.clientHeight) frame.scrollTop = row.y + ROW - frame.clientHeight;
-    let chosen = extend ? state.span : null;
-    if (extend) {
-      anchor ??= state.step;
-      const piece = pieceOf(anchor), end = Math.min(Math.max(wanted, piece.first), piece.last);
-      chosen = [Math.min(anchor, end), Math.max(anchor, end) + 1];
-    } else anchor = null;
     choose({ step: wanted, span: chosen });
   }
 
@@ -700,7 +713,7 @@
     window.addEventListener("hashchange", () => {
       const found = linked();
       if (!found) return;
-      choose(found);
+      choose(found, { quiet: true });
       root.scrollIntoView();
     });
     new ResizeObserver(() => {

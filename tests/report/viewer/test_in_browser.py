@@ -44,6 +44,11 @@ def place(step):
     raise AssertionError
 
 
+def linked(step):
+    """Where a step of all data is, as a link says it."""
+    return "sequence={}&step={}".format(*place(step))
+
+
 def said(tab):
     return tab.inner_text("#viewer-said")
 
@@ -58,7 +63,7 @@ def close(shown, exact, size):
     [(0, 0, "cell_state", 0), (1, 3, "forget_gate", 100), (0, 4, "hidden_state", 269), (1, 2, "cell_candidate", 73)],
 )
 def test_a_link_restores_the_view_and_the_read_out_is_what_was_recorded(opened, address, recording, layer, unit, signal, step):
-    tab = opened(f"{address}#layer={layer}&unit={unit}&signal={signal}&step={step}")
+    tab = opened(f"{address}#layer={layer}&unit={unit}&signal={signal}&{linked(step)}")
     sequence, own = place(step)
     values = recording[f"lstm.l{layer}"].signal(signal)[sequence, own].numpy()
     found = re.fullmatch(
@@ -70,11 +75,11 @@ def test_a_link_restores_the_view_and_the_read_out_is_what_was_recorded(opened, 
     assert int(found[2]) == 1 + (values > values[unit]).sum()
     assert tab.input_value("#viewer-layer") == str(layer) and tab.input_value("#viewer-signal") == signal
     # A link that is followed within the page, and one that is made by choosing.
-    tab.evaluate("location.hash = '#layer=lstm.l1&unit=4&signal=output_gate&step=5'")
+    tab.evaluate("location.hash = '#layer=lstm.l1&unit=4&signal=output_gate&sequence=0&step=5'")
     tab.wait_for_selector("#viewer-said:has-text('output gate of unit 4, lstm.l1')")
     tab.select_option("#viewer-signal", "input_gate")
     tab.wait_for_selector("#viewer-said:has-text('input gate of unit 4, lstm.l1')")
-    assert tab.evaluate("location.hash") == "#layer=lstm.l1&unit=4&signal=input_gate&step=5"
+    assert tab.evaluate("location.hash") == "#layer=lstm.l1&unit=4&signal=input_gate&sequence=0&step=5"
     again = tab.url
     tab.goto("about:blank")
     tab.goto(again)
@@ -83,7 +88,7 @@ def test_a_link_restores_the_view_and_the_read_out_is_what_was_recorded(opened, 
 
 
 def test_keys_move_and_choose(opened, address):
-    tab = opened(f"{address}#layer=0&unit=1&signal=cell_state&step=40")
+    tab = opened(f"{address}#layer=0&unit=1&signal=cell_state&sequence=1&step=0")
     tab.focus("#viewer-frame")
     for key, expected in [
         ("ArrowRight", "step 1 of sequence 1: cell state of unit 1"),
@@ -107,7 +112,7 @@ def test_keys_move_and_choose(opened, address):
 
 
 def test_the_pointer_reads_out(opened, address):
-    tab = opened(f"{address}#layer=0&unit=1&signal=cell_state&step=40")
+    tab = opened(f"{address}#layer=0&unit=1&signal=cell_state&sequence=1&step=0")
     box = tab.locator("#viewer-frame").bounding_box()
     tab.mouse.move(box["x"] + 12, box["y"] + 26 + 10)
     tab.wait_for_selector("#viewer-said:has-text('step 0 of sequence 0')", timeout=3000)
@@ -132,7 +137,7 @@ def test_a_span_has_the_units_and_the_matches_that_the_functions_find(opened, ad
     )
     chosen = selected(recording, "lstm.l1", signal, (0, start, stop), threshold)
     assert unit in chosen.units
-    tab = opened(f"{address}#layer=1&unit={unit}&signal={signal}&step={start}")
+    tab = opened(f"{address}#layer=1&unit={unit}&signal={signal}&sequence=0&step={start}")
     tab.fill("#viewer-threshold", str(threshold), force=True) if tab.is_visible("#viewer-threshold") else tab.evaluate(
         f"document.getElementById('viewer-threshold').value = {threshold}"
     )
@@ -199,7 +204,7 @@ def test_contexts_stand_beside_the_unit(opened, address, recording):
 
 @pytest.mark.parametrize(("sequence", "step"), [(0, 0), (0, 39), (3, 7)])
 def test_what_an_output_hangs_on_is_painted(opened, address, report_of, sequence, step):
-    tab = opened(f"{address}#layer=0&unit=2&signal=cell_state&step={sum(LENGTHS[:sequence]) + step}")
+    tab = opened(f"{address}#layer=0&unit=2&signal=cell_state&sequence={sequence}&step={step}")
     before = tab.locator("#viewer-canvas").screenshot()
     tab.check("#viewer-why")
     tab.wait_for_selector("#viewer-said:has-text('; output 3 at each step: ')", timeout=3000)
@@ -222,7 +227,7 @@ def test_of_long_data_each_output_hangs_on_the_steps_near_it_and_beyond_what_was
     why = report.view.why._replace(parts=report.view.why.parts[:2])
     place = replace(report, view=replace(report.view, why=why)).save(tmp_path / "page", "html")
     for step in (39, 70):
-        tab = opened(f"{place.as_uri()}#layer=0&unit=2&signal=cell_state&step={step}")
+        tab = opened(f"{place.as_uri()}#layer=0&unit=2&signal=cell_state&{linked(step)}")
         tab.check("#viewer-why")
         tab.wait_for_selector("#viewer-said:has-text('left over')", timeout=3000)
         each = why.parts[step // 40].contributions[step % 40]
@@ -240,6 +245,28 @@ def test_a_unit_that_is_not_in_the_page_is_said_so(opened, address):
     assert tab.inner_text("#viewer-missing") == "Unit 99 of lstm.l0 isn’t in this page."
     tab = opened(f"{address}#layer=rnn.l7&unit=0")
     assert tab.inner_text("#viewer-missing") == "Layer rnn.l7 isn’t in this page."
+
+
+def test_a_step_that_is_not_in_the_page_is_said_so_and_the_rest_of_the_link_holds(opened, address):
+    for wrong in ("sequence=3&step=12", "sequence=8&step=0", "sequence=0&step=x"):
+        tab = opened(f"{address}#layer=1&unit=3&signal=output_gate&{wrong}")
+        sequence, step = re.findall(r"=(\w+)", wrong)
+        assert tab.inner_text("#viewer-missing") == f"Step {step} of sequence {sequence} isn’t in this page."
+        assert "output gate of unit 3, lstm.l1" in said(tab)
+    tab.evaluate("location.hash = '#layer=0&unit=2&sequence=1&step=33'")
+    tab.wait_for_selector("#viewer-missing:has-text('Step 33 of sequence 1')", timeout=3000)
+
+
+def test_a_span_ends_with_its_sequence_and_a_link_restores_it(opened, address):
+    tab = opened(f"{address}#layer=0&unit=1&signal=cell_state&sequence=1&step=30")
+    tab.focus("#viewer-frame")
+    for _ in range(5):
+        tab.keyboard.press("Shift+ArrowRight")
+    tab.wait_for_selector("#viewer-selected:has-text('Steps 30 to 32 of sequence 1')", timeout=3000)
+    assert tab.evaluate("location.hash") == "#layer=lstm.l0&unit=1&signal=cell_state&sequence=1&step=32&span=30-33"
+    again = opened(tab.url)
+    again.wait_for_selector("#viewer-selected:has-text('Steps 30 to 32 of sequence 1')", timeout=3000)
+    assert "step 32 of sequence 1" in said(again)
 
 
 def test_hostile_text_is_shown_and_does_nothing(opened, address, recording):
@@ -276,7 +303,7 @@ def test_in_a_notebooks_frame_it_runs_without_an_origin(opened, browser, tmp_pat
 
 
 def test_series_are_lines_with_their_numbers(opened, report_of):
-    tab = opened((report_of("bare").place / "index.html").as_uri() + "#layer=0&unit=2&signal=cell_state&step=7")
+    tab = opened((report_of("bare").place / "index.html").as_uri() + "#layer=0&unit=2&signal=cell_state&sequence=1&step=1")
     inputs = small_study.bare().inputs[1, 1]
     shown = [float(n) for n in re.search(r"step 1 of sequence 1, feature 0 (\S+), feature 1 (\S+):", said(tab)).groups()]
     np.testing.assert_allclose(shown, inputs.numpy(), rtol=0.006, atol=0)

@@ -5,6 +5,7 @@ Of new ones the system gives and clears each page when it is first written to, w
 
 import mmap
 import weakref
+from math import prod
 from threading import Lock
 
 import numpy as np
@@ -53,7 +54,7 @@ _BLOCKS = _Blocks()
 
 def empty(like: Tensor, *shape: int) -> Tensor:
     """New memory on the CPU, with any values in it."""
-    size = int(np.prod(shape, dtype=np.int64)) * like.element_size()
+    size = prod(shape) * like.element_size()
     if size < _LARGE:
         return like.new_empty(shape)
     block = _BLOCKS.take(size)

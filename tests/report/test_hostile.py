@@ -154,11 +154,13 @@ def test_every_text_shows_in_the_viewer(tab):
     cut = {name: text if len(text) <= 40 else f"{text[:40]}…" for name, text in (SHOWN | {"hebrew": TEXTS["hebrew"]}).items()}
     assert {text for text in cut.values()} <= set(painted)
     assert [text for text in painted if re.match("sequence 0 of group ", text)] == [f"sequence 0 of group {SHOWN['script']}0, from step 0"]
-    tokens = tab.evaluate("JSON.parse(document.getElementById('viewer-data').textContent).tokens")
+    data = tab.evaluate("JSON.parse(document.getElementById('viewer-data').textContent)")
+    places = [(piece["sequence"], step) for piece in data["pieces"] for step in range(piece["start"], piece["stop"])]
     for name, text in TEXTS.items():
         # A half of a pair has no way through the protocol that the test speaks with the browser.
-        step = next(at for at, token in enumerate(tokens) if token == text or (name == "surrogate" and token.startswith("lone ")))
-        tab.evaluate(f"location.hash = '#layer=0&unit=0&signal=cell_state&step={step}'")
+        at = next(at for at, token in enumerate(data["tokens"]) if token == text or (name == "surrogate" and token.startswith("lone ")))
+        sequence, step = places[at]
+        tab.evaluate(f"location.hash = '#layer=0&unit=0&signal=cell_state&sequence={sequence}&step={step}'")
         tab.wait_for_function("(start) => document.getElementById('viewer-said').textContent.startsWith(start)", arg=f"“{cut[name]}” step")
     contexts = " ".join(tab.locator("#viewer-contexts-frame .context").all_text_contents())
     assert any(cut[name] in contexts for name in ("script", "image", "attribute"))

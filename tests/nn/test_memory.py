@@ -1,6 +1,8 @@
 """Large blocks of memory are used again when nobody has them any more, and not before."""
 
 import gc
+import mmap
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -92,6 +94,23 @@ def test_threads_never_have_the_same_block():
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(use, range(8)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_what_a_child_process_writes_is_its_own():
+    mine = empty(LIKE, LARGE).fill_(1)
+    if not (child := os.fork()):
+        mine.numpy()[:] = 2
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert bool((mine == 1).all())
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="there are no large pages here")
+def test_a_system_that_refuses_large_pages_gives_small_ones(monkeypatch):
+    monkeypatch.setattr(mmap, "MADV_HUGEPAGE", 12345)
+    assert empty(LIKE, LARGE).fill_(3)[-1] == 3
 
 
 @pytest.mark.skipif(native.backend().name == "torch", reason=native.backend().why)

@@ -5,8 +5,8 @@ Of new ones the system gives and clears each page when it is first written to, w
 
 import mmap
 import weakref
+from contextlib import suppress
 from math import prod
-from threading import Lock
 
 import numpy as np
 import torch
@@ -21,32 +21,41 @@ _LOOSE = 1.25
 
 
 class _Blocks:
-    """Blocks that nobody has."""
+    """Blocks that nobody has. No lock: a child process might never get it, and what is done to the list is done at once."""
 
     def __init__(self) -> None:
         self._free: list[mmap.mmap] = []
-        self._lock = Lock()
 
     def take(self, size: int) -> mmap.mmap:
-        """One of so many bytes at least: the smallest that is free, or a new one in large pages, where the system has them."""
-        with self._lock:
-            if fit := [block for block in self._free if size <= len(block) <= size * _LOOSE]:
-                self._free.remove(block := min(fit, key=len))
-                return block
-            while self._free and self._waiting() + size > _KEPT:  # those that nobody asks for any more make room for this one
+        """One of so many bytes at least: the smallest that is free, or a new one."""
+        for block in sorted(self._free, key=len):
+            if size <= len(block) <= size * _LOOSE:
+                with suppress(ValueError):  # another thread was faster
+                    self._free.remove(block)
+                    return block
+        with suppress(IndexError):
+            while self._waiting() + size > _KEPT:  # those that nobody asks for any more make room for this one
                 self._free.pop(0)
-        block = mmap.mmap(-1, size)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            block.madvise(mmap.MADV_HUGEPAGE)
-        return block
+        return _new(size)
 
     def give(self, block: mmap.mmap) -> None:
-        """Nobody has it any more: kept, if there is room. It may happen in any thread and in the middle of `take`, and takes no lock."""
+        """Nobody has it any more: kept, if there is room. It may happen in any thread, and in the middle of `take`."""
         if self._waiting() + len(block) <= _KEPT:
             self._free.append(block)
 
     def _waiting(self) -> int:
         return sum(map(len, tuple(self._free)))
+
+
+def _new(size: int) -> mmap.mmap:
+    """A block in large pages, where the system has them, and of this process alone: a child that writes into it writes into its own."""
+    if not hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, size)
+    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):
+            block.madvise(mmap.MADV_HUGEPAGE)
+    return block
 
 
 _BLOCKS = _Blocks()

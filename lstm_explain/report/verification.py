@@ -1,75 +1,33 @@
 """Which findings are verified? What units that tell a label do for the behaviour, chosen on some groups and tested on the others."""
 
-import warnings
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import kl_div
 
-from lstm_explain.analyses.probing.labels import read as as_label
-from lstm_explain.analyses.probing.unit_scores import unit_scores
 from lstm_explain.display import jsonable, number, percent
-from lstm_explain.errors import InputError, LstmExplainError
+from lstm_explain.errors import LstmExplainError
 from lstm_explain.plots import panels, plot
-from lstm_explain.recording.runner import record
+from lstm_explain.report.behaviour import behaviour_of
 from lstm_explain.report.beside import Beside, beside_each_other, held_texts, text
+from lstm_explain.report.claims import Asked, asked, tested
 from lstm_explain.report.lead import lead
 from lstm_explain.report.measure import Measured
 from lstm_explain.report.read import Read
 from lstm_explain.report.section import Picture, Section, Table, nothing
 from lstm_explain.study import Study
 from lstm_explain.verdicts.verification.asked import donors_of
-from lstm_explain.verdicts.verification.claim import Claim
 from lstm_explain.verdicts.verification.result import VerificationResult, Verified
-from lstm_explain.verdicts.verification.verify import verify
 
 TITLE = "Which findings are verified?"
-FEWEST = 9
-"""Of fewer groups there is nothing to choose on and enough to test on."""
-EACH, MOST = 2, 12
-"""Claims for each label, and in all."""
-CHOSEN_ON = 8_192
-SEQUENCES, STEPS = 48, 8_448
-"""What claims are tested on: at most so many sequences, evenly spaced, and the first so many steps of all of them together."""
 DONORS, MATCHED = 1, 19
-CLASSES = 1_000
-"""Of more classes the predictions of all steps aren't kept."""
-FOLDS = 5
-
-
-class _Asked(NamedTuple):
-    """The claims, the sequences that they are tested on, and how they came about."""
-
-    claims: list[Claim]
-    read: Read
-    why: str
 
 
 def section(study: Study, measured: Measured) -> Section:
     """The claims, their legs, and what the network predicts without the best founded of them and without one that fails."""
     try:
-        asked = _asked(study, measured)
-        behaviour, what, effect = _behaviour(study, asked.read)
-        result = verify(
-            asked.claims,
-            study.model,
-            asked.read.inputs,
-            {name: label[asked.read.rows, : asked.read.steps] for name, label in study.labels.items()},
-            loss=behaviour,
-            output=_output(study),
-            lengths=asked.read.lengths,
-            groups=asked.read.groups,
-            donors=DONORS if not measured.thorough else 2 * DONORS,
-            matched=MATCHED if not measured.thorough else 2 * MATCHED,
-            folds=min(FOLDS, len(set(asked.read.groups or asked.read.rows.tolist()))),
-            seed=measured.seed,
-            progress=False if measured.quiet else None,
-        )
-        beside = _beside(study, asked.read, result, measured.seed)
+        chosen = asked(study, measured)
+        read, behaviour = chosen.read, behaviour_of(study, chosen.read)
+        more = 2 if measured.thorough else 1
+        result = tested(study, measured, chosen.claims, read, behaviour, donors=more * DONORS, matched=more * MATCHED)
+        beside = _beside(study, read, result, measured.seed)
     except LstmExplainError as error:
         return nothing("verification", TITLE, "No claim is tested", str(error))
     planted = _planted(study, result)
@@ -77,9 +35,9 @@ def section(study: Study, measured: Measured) -> Section:
         name="verification",
         title=TITLE,
         finding=_finding(result, planted),
-        pictures=_pictures(result, beside, effect),
+        pictures=_pictures(result, beside, behaviour.effect),
         tables=(_table(result),),
-        method=_method(asked, result, what),
+        method=_method(chosen, result, behaviour.what),
         not_shown=_not_shown(result, study, beside),
         missed=_missed(result),
         lead=lead(result, _failed(result), beside),
@@ -90,102 +48,14 @@ def section(study: Study, measured: Measured) -> Section:
                 "not_verified": len(result.claims) - len(result.verified),
                 "planted": planted,
                 "planted_none": None if planted else "nothing is planted in this network",
-                "sequences": asked.read.rows,
-                "first_steps": asked.read.steps,
+                "sequences": read.rows,
+                "first_steps": read.steps,
                 "claims_none": "a control that isn't defined on these groups has no interval",
                 "predictions": {kind: one.numbers for kind, one in beside.items()},
             }
         ),
         results={"verification": result},
     )
-
-
-def _asked(study: Study, measured: Measured) -> _Asked:
-    """The study's own claims; or for each label the units that tell it best on a third of the groups, for the others to test.
-
-    Raises
-    ------
-    InputError
-        If there is nothing to claim, or there are too few groups.
-    """
-    if study.loss is None:
-        raise InputError("the study has no loss that could change")
-    if study.claims:
-        read = Read.of(study, len(study.inputs) if measured.thorough else SEQUENCES, _budget(study, measured))
-        return _Asked(list(study.claims), read, "The claims are the study’s own.")
-    if not study.labels:
-        raise InputError("the study has no labels")
-    groups = list(range(len(study.inputs))) if study.groups is None else list(study.groups)
-    at = {group: place for place, group in enumerate(dict.fromkeys(groups))}
-    if len(at) < FEWEST:
-        raise InputError(f"needed at least {FEWEST} groups, a third to choose units on and the others to test them, got {len(at)}")
-    third = np.array([at[group] % 3 == 0 for group in groups])
-    claims = _best(study, np.flatnonzero(third))
-    read = Read.of(study, len(study.inputs) if measured.thorough else SEQUENCES, _budget(study, measured), np.flatnonzero(~third))
-    many = number(len(at) - -(-len(at) // 3))
-    return _Asked(
-        claims,
-        read,
-        f"Claimed is, for each label that is yes or no or a number, that the {number(EACH)} units of all layers that tell it best on a "
-        f"third of the groups carry it; they are tested on the other {many}.",
-    )
-
-
-def _budget(study: Study, measured: Measured) -> int:
-    return study.steps if measured.thorough else STEPS
-
-
-def _best(study: Study, rows: NDArray[np.int64]) -> list[Claim]:
-    """For each label the units that go best with it."""
-    read = Read.of(study, SEQUENCES, CHOSEN_ON, rows)
-    with torch.no_grad(), record(study.model, lengths=read.lengths) as recording:
-        study.model(read.inputs)
-    found: list[tuple[float, Claim]] = []
-    for name, label in study.labels.items():
-        given = as_label(name, label[read.rows, : read.steps])
-        each = []
-        for layer, trajectory in recording.items():
-            here = trajectory.valid.cpu().numpy() & given.defined
-            states = trajectory.signal(trajectory.memory).double().cpu().numpy()[here]
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # constant units are last
-                    scores = unit_scores(states, label[read.rows, : read.steps][here], permutations=1)
-            except InputError:
-                continue
-            if scores.kind != "categorical":
-                each += [(float(scores.scores[unit]), Claim(layer, int(unit), name)) for unit in range(len(scores.scores))]
-        found += sorted(each, key=lambda one: -one[0])[:EACH]
-    if not found:
-        raise InputError("the study has no label that is yes or no or a number, and varies")
-    return [claim for _, claim in found[:MOST]]
-
-
-def _output(study: Study) -> Callable[[Any], Tensor]:
-    """What units are to move: log-probabilities where the output predicts tokens, else the output."""
-
-    def output(returned: Any) -> Tensor:
-        given: Tensor = study.output(returned) if study.output is not None else returned[0] if isinstance(returned, tuple) else returned
-        return given if study.next_tokens is None else given.log_softmax(-1)
-
-    return output
-
-
-def _behaviour(study: Study, read: Read) -> tuple[Callable[[Any, Tensor], Tensor], str, str]:
-    """How much the behaviour changes: how far predictions move, where there are any and they can be kept, else the study's loss.
-
-    Also what that is, in words, and what of it rises, as an axis has it.
-    """
-    if study.next_tokens is None or len(study.next_tokens) > CLASSES:
-        return read.loss, "the study’s loss", "rise of the loss"
-    output = _output(study)
-    with torch.no_grad():
-        clean = torch.cat([output(study.model(read.inputs[rows])) for rows in torch.arange(len(read.rows)).split(16)])
-
-    def moved(returned: Any, rows: Tensor) -> Tensor:
-        return kl_div(output(returned), clean[rows.to(clean.device)], reduction="none", log_target=True).sum(-1)
-
-    return moved, "how far its predictions move, in nats (Kullback & Leibler 1951)", "nats by which predictions move more"
 
 
 def _beside(study: Study, read: Read, result: VerificationResult, seed: int) -> dict[str, Beside]:
@@ -302,7 +172,7 @@ def _table(result: VerificationResult) -> Table:
     return Table(f"Claims, the best founded first{more}; in brackets 95 % for all claims at once", header, tuple(rows), units)
 
 
-def _method(asked: _Asked, result: VerificationResult, what: str) -> str:
+def _method(asked: Asked, result: VerificationResult, what: str) -> str:
     weights = "; ".join(f"{layer}: {', '.join(names) or 'none'}" for layer, names in result.matched_by.items())
     certificates = "; ".join(f"{layer} {patched.partition(':')[0]}" for layer, (_, patched) in result.certificates.items())
     return (

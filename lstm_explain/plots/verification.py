@@ -16,7 +16,7 @@ from lstm_explain.verdicts.verification.result import VerificationResult, Verifi
 _CLAIMS = 24
 """More rows than these can't be read."""
 _SHOWN, _FALLS = "C2", "0.55"
-_ZERO, _WIDTH, _TEXT = 0.12, 0.33, 0.98
+_ZERO, _WIDTH, _TEXT = 0.12, 0.28, 0.98
 """Where a leg's zero stands in its lane, how wide its largest value is drawn, and where its number ends."""
 
 
@@ -50,7 +50,9 @@ def _legs(ax: Axes, result: VerificationResult, effect: str) -> None:
                 ax.plot([low, high], [row, row], color=colour, linewidth=3, alpha=0.35, solid_capstyle="butt")
             if np.isfinite(value):
                 ax.plot(value, row, "o" if colour == _SHOWN else "x", color=colour)
-            ax.text(lane + _TEXT, row, text, ha="right", va="center", size=8, color="black" if colour == _SHOWN else "0.4")
+            number = ax.text(lane + _TEXT, row, text, ha="right", va="center", size=8, color="black" if colour == _SHOWN else "0.4")
+            # Beside long names lanes are narrow, and a bar may reach under its number.
+            number.set_bbox({"facecolor": ax.get_facecolor(), "edgecolor": "none", "pad": 0.5})
     for lane in (1, 2):
         ax.axvline(lane, color="0.8", linewidth=0.8)
     ax.set(xlim=(0, 3), ylim=(len(claims) - 0.5, -0.5))

@@ -1,10 +1,13 @@
 """Pictures of a verification: what they say is what the result says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 import lstm_explain as lx
+from lstm_explain.plots import panels
 from lstm_explain.verdicts.verification.bounds import Bounds
 from lstm_explain.verdicts.verification.result import Knows, Suffices, Used, VerificationResult, Verified
 
@@ -49,6 +52,18 @@ def test_legs_say_what_stands():
     assert said[0] == "0.90; untrained 0.70" and "+0.5; 0 of 3" in said and "40.0 %" in said and "0.0 %" in said
     (verdicts,) = ax.child_axes
     assert [label.get_text() for label in verdicts.get_yticklabels()] == ["verified", "2 of 3 legs", "correlated only"]
+
+
+def test_bars_end_before_their_numbers_in_the_reports_own_size():
+    figure, (ax,) = panels(9.6, 2.0)
+    one = verified(111, effect=-0.0123, share=0.0)
+    widest = replace(one, claim=lx.Claim("lstm.l0", 111, "indentation_depth"))
+    lx.plot(result(widest), ax, effect="nats by which predictions move more")
+    figure.draw_without_rendering()
+    bars = [line.get_window_extent() for line in ax.lines if line.get_linewidth() == 3]
+    numbers = [text.get_window_extent() for text in ax.texts]
+    assert len(bars) == len(numbers) == 3 and numbers[0].width > numbers[2].width
+    assert all(bar.x1 < number.x0 for bar, number in zip(bars, numbers, strict=True))
 
 
 def test_at_most_so_many_claims_are_drawn():

@@ -293,7 +293,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--recurrent", choices=get_args(Recurrent), default="peephole", help="PeepholeLSTM, or torch.nn.LSTM (default: %(default)s)"
     )
-    parser.add_argument("--steps", type=int, default=6500, help=f"optimiser steps of {BATCH} x {TIME} characters (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=13_000, help=f"optimiser steps of {BATCH} x {TIME} characters (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     arguments = parser.parse_args(argv)

@@ -103,7 +103,9 @@ class _Call:
             for layer in range(module.num_layers - 1):
                 here = range(layer * self.directions, (layer + 1) * self.directions)
                 states = [by_name([state[at] for state in self.initial]) for at in here]
-                ran = by_kernel(module, self.kind, self.layout, x, states, [weights_of(module, self.names[at]) for at in here], None)
+                ran = by_kernel(
+                    module, self.kind, self.layout, x, states, [weights_of(module, self.names[at]) for at in here], None, keep=False
+                )
                 hidden = x = ran[0][0].detach() if len(ran) == 1 else torch.cat([one.detach() for one, _, _ in ran], dim=1)
                 if draws(module):
                     x = torch.dropout(x, module.dropout, True)

@@ -142,14 +142,25 @@ class Ran(NamedTuple):
 
 
 def by_kernel(
-    module: Any, kind: str, layout: Layout, x: Tensor, states: Sequence[Mapping[str, Tensor]], weights: Sequence[Weights], form: Form | None
+    module: Any,
+    kind: str,
+    layout: Layout,
+    x: Tensor,
+    states: Sequence[Mapping[str, Tensor]],
+    weights: Sequence[Weights],
+    form: Form | None,
+    *,
+    keep: bool,
 ) -> list[tuple[Tensor, Mapping[str, Tensor], Saved | None]]:
-    """One layer in all its directions by the kernel that its module has: hidden states ``(rows, state)`` and last states of each."""
+    """One layer in all its directions by the kernel that its module has: hidden states ``(rows, state)`` and last states of each.
+
+    Beside them what our own layer has saved, where `keep` asks for it.
+    """
     if isinstance(module, PeepholeLSTM):
         assert form is not None
         found: list[tuple[Tensor, Mapping[str, Tensor], Saved | None]] = []
         for at, (one, start) in enumerate(zip(weights, states, strict=True)):
-            now = run_sequence(x, start["hidden_state"], start["cell_state"], one, form, layout.sizes, at == 1)
+            now = run_sequence(x, start["hidden_state"], start["cell_state"], one, form, layout.sizes, at == 1, keep=keep)
             found.append((now.hidden, by_name([now.last_h, now.last_c]), now.saved))
         return found
     flat = [w for one in weights for w in (*one[:4], one.weight_hr) if w is not None]
@@ -183,7 +194,7 @@ def run_stack(
     initial : mapping of str to mapping of str to Tensor ``(batch, unit)``
         The states that each layer and direction starts from, by suffix, in the order of the rows.
     keep : bool
-        Whether all signals of what runs by the equations are kept.
+        Whether all signals are kept.
 
     Returns
     -------
@@ -197,7 +208,7 @@ def run_stack(
             rows = torch.dropout(rows, module.dropout, True)
         plain: Sequence[Any] = [None] * directions
         if not all(suffix in slots for suffix in here):
-            plain = by_kernel(module, kind, layout, rows, [initial[s] for s in here], [weights[s] for s in here], form)
+            plain = by_kernel(module, kind, layout, rows, [initial[s] for s in here], [weights[s] for s in here], form, keep=keep)
         for suffix, by in zip(here, plain, strict=True):
             reverse, start, own = suffix.endswith("_reverse"), initial[suffix], weights[suffix]
             if suffix in slots:

@@ -1,5 +1,6 @@
 """A recording of a changed run has the changed values, and a certificate that says which."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,8 @@ from every_kind import Leaky, Loop, leaky, registered
 from recordings import ALL_KINDS, layer_of, of_layout, signals_of
 
 import lstm_explain as lx
+from lstm_explain.nn.sequence import run_sequence
+from lstm_explain.recording import stack
 
 X = torch.randn(2, 5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 
@@ -124,3 +127,18 @@ def test_a_registered_cell():
         with pytest.raises(lx.InputError, match="needed hidden_state of cell, got forget_gate"):
             with lx.intervene(model, "cell", forget_gate=0.5, feedback=True):
                 model(X)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_layer_that_isnt_changed_keeps_its_gates_only_for_those_who_record(monkeypatch, recorded):
+    kept = []
+
+    def spied(*args, keep, **kwargs):
+        kept.append(keep)
+        return run_sequence(*args, keep=keep, **kwargs)
+
+    monkeypatch.setattr(stack, "run_sequence", spied)
+    model = lx.PeepholeLSTM(3, 4, num_layers=2)
+    with torch.no_grad(), lx.intervene(model, "l1", feedback=True, cell_state=0.0), lx.record(model) if recorded else nullcontext():
+        model(torch.zeros(5, 2, 3))
+    assert kept == [recorded]

@@ -142,3 +142,20 @@ def test_a_layer_that_isnt_changed_keeps_its_gates_only_for_those_who_record(mon
     with torch.no_grad(), lx.intervene(model, "l1", feedback=True, cell_state=0.0), lx.record(model) if recorded else nullcontext():
         model(torch.zeros(5, 2, 3))
     assert kept == [recorded]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("kind", [torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN, lx.PeepholeLSTM])
+def test_in_half_precision_units_at_their_own_values_change_rounding_alone(kind, dtype):
+    torch.manual_seed(0)
+    model, x = kind(6, 5, num_layers=2, batch_first=True).to(dtype), torch.randn(3, 9, 6).to(dtype)
+    with torch.no_grad(), lx.record(model) as clean:
+        output = model(x)[0]
+    changed = {}
+    for what, value in {"own": lx.patch(clean), "zero": 0.0}.items():
+        with torch.no_grad(), lx.record(model) as recording:
+            with lx.intervene(model, "l0", units=[1], feedback=True, hidden_state=value):
+                changed[what] = (model(x)[0] - output).abs().max()
+        assert recording.certificate.state == "certified" and recording["l0"].hidden_state.dtype == torch.float32
+        assert output.dtype == dtype
+    assert changed["own"] <= torch.finfo(dtype).eps < 0.04 < changed["zero"]

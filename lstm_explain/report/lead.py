@@ -44,8 +44,8 @@ def _legs(one: Verified, window: int) -> list[dict[str, Any]]:
     effect = _number(used.effect.value, "+.3g") if not abs(used.effect.value) <= ROUNDING else "0"
     share = _number(100 * suffices.share.value, "z.0f")
     matched = counted(len(used.matched), "comparable unit" if len(one.claim.units) == 1 else "comparable set of units")
-    used_by = f"{_between(used.effect, 1, '+.2g', '')}{used.as_much} of {matched} as much"
-    moved_by = f"{_between(suffices.share, 100, 'z.0f', ' %')}{suffices.as_much} of {matched} as much"
+    used_by = f"{_between(used.effect, used.least, 1, '+.2g', '')}{used.as_much} of {matched} as much"
+    moved_by = f"{_between(suffices.share, suffices.least, 100, 'z.1f', ' %')}{suffices.as_much} of {matched} as much"
     return [
         _leg("knows", knows.verdict, f"{knows.metric} {score}", f"{control} for {closest}", knows.score),
         _leg("is used", used.verdict, effect, used_by, used.effect.value),
@@ -53,11 +53,12 @@ def _legs(one: Verified, window: int) -> list[dict[str, Any]]:
     ]
 
 
-def _between(bounds: Bounds, scale: float, how: str, unit: str) -> str:
-    """The interval of all claims at once, where there is one."""
+def _between(bounds: Bounds, least: float, scale: float, how: str, unit: str) -> str:
+    """The interval of all claims at once, where there is one, and what it must be above."""
     if not np.isfinite([bounds.family_low, bounds.family_high]).all():
         return ""
-    return f"from {scale * bounds.family_low:{how}} to {scale * bounds.family_high:{how}}{unit}; "
+    needed = f", needed above {scale * least if abs(least) > ROUNDING else 0:{how}}{unit}" if np.isfinite(least) else ""
+    return f"from {scale * bounds.family_low:{how}}{unit} to {scale * bounds.family_high:{how}}{unit}{needed}; "
 
 
 def _leg(name: str, verdict: str, value: str, control: str, exact: float) -> dict[str, Any]:

@@ -51,6 +51,12 @@ def test_a_leg_stands_by_its_rule(leg, verdict):
     assert leg.verdict == verdict
 
 
+def test_what_the_interval_must_be_above_is_rounding_or_the_matched_set_that_must_be_passed():
+    assert effect_of(others=(0.2, *(0.1,) * 18)).least == 0.2 and effect_of(others=(0.2, *(0.1,) * 38)).least == 0.1
+    assert effect_of(others=(0.0,) * 19).least == 1e-9 and share_of().least == 0.01
+    assert np.isnan(effect_of(others=()).least) and np.isnan(share_of(others=()).least)
+
+
 def test_the_verdict_names_the_legs():
     claim, weak, strong = lx.Claim("l0", 1, "x"), share_of(low=-1), share_of()
     words = {

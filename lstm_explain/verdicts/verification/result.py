@@ -75,12 +75,14 @@ class Used:
         the largest; NaN in a layer without other units.
     noop : float
         The largest change of the loss at one step when units hold their own values: rounding.
+    least : float
+        What the interval of the family must be above: `noop`, and what that matched set does; NaN in a layer without other units.
     verdict : {"shown", "not shown", "not controlled"}
-        *Shown* where the interval of the family is above `noop` and above what that matched set does, and the claim's own interval of
-        `above` is above zero. What is uncertain are the groups of sequences. Of networks whose 24, 10, 4 and 2 units all do the same, each
-        with noise of its own, some unit was shown in 0, 1, 5 and 16 of 200: with one other unit to hold it against, more than 5 %. The
-        other units are taken as they are, not as draws: of many that do something, the largest is larger than the rest, and may be shown.
-        *Not controlled* in a layer without other units.
+        *Shown* where the interval of the family is above `least`, and the claim's own interval of `above` is above zero. What is uncertain
+        are the groups of sequences. Of networks whose 24, 10, 4 and 2 units all do the same, each with noise of its own, some unit was
+        shown in 0, 1, 5 and 16 of 200: with one other unit to hold it against, more than 5 %. The other units are taken as they are, not as
+        draws: of many that do something, the largest is larger than the rest, and may be shown. *Not controlled* in a layer without other
+        units.
     """
 
     effect: Bounds
@@ -95,11 +97,16 @@ class Used:
         return int((self.matched >= self.effect.value).sum())
 
     @property
+    def least(self) -> float:
+        """What the interval of the family must be above."""
+        return _least(self.noop, self.matched)
+
+    @property
     def verdict(self) -> Verdict:
         """What the leg comes to."""
         if not len(self.matched):
             return "not controlled"
-        return "shown" if _stands_out(self.effect, self.above, self.matched, self.noop) else "not shown"
+        return "shown" if _stands_out(self.effect, self.above, self.least) else "not shown"
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +122,10 @@ class Suffices:
         The same of the matched sets of `Used`.
     above : Bounds
         As that of `Used`.
+    least : float
+        As that of `Used`, with `LEAST` in place of `noop`.
     verdict : {"shown", "not shown", "not controlled"}
-        *Shown* where the interval of the family is above `LEAST` and stands out from the matched sets as that of `Used` does.
+        As that of `Used`.
     """
 
     share: Bounds
@@ -129,15 +138,24 @@ class Suffices:
         return int((self.matched >= self.share.value).sum())
 
     @property
+    def least(self) -> float:
+        """What the interval of the family must be above."""
+        return _least(LEAST, self.matched)
+
+    @property
     def verdict(self) -> Verdict:
         """What the leg comes to."""
         if not len(self.matched):
             return "not controlled"
-        return "shown" if _stands_out(self.share, self.above, self.matched, LEAST) else "not shown"
+        return "shown" if _stands_out(self.share, self.above, self.least) else "not shown"
 
 
-def _stands_out(own: Bounds, above: Bounds, others: NDArray[np.float64], least: float) -> bool:
-    return own.family_low > max(least, float(others[bar(others)])) and above.low > 0
+def _least(least: float, others: NDArray[np.float64]) -> float:
+    return max(least, float(others[bar(others)])) if len(others) else float("nan")
+
+
+def _stands_out(own: Bounds, above: Bounds, least: float) -> bool:
+    return own.family_low > least and above.low > 0
 
 
 _WORDS = ("knows", "is used", "suffices")
@@ -275,6 +293,8 @@ class VerificationResult:
             fields = {name: value._asdict() if isinstance(value, Bounds) else value for name, value in vars(leg).items()}
             if isinstance(leg, Knows):
                 fields["above"] = {name: one._asdict() for name, one in leg.above.items()}
+            else:
+                fields["least"] = leg.least
             return fields | {"verdict": leg.verdict}
 
         claims = [

@@ -74,7 +74,9 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--seed", type=_seed, default=0, metavar="N", help="draws which held-out text is read (default: %(default)s)")
     options.add_argument("--device", default="cpu", help="where the model runs: cpu, cuda, ... (default: %(default)s)")
-    options.add_argument("--thorough", action="store_true", help="hold every unit of every layer: a quarter of an hour for a bundled network")
+    options.add_argument(
+        "--thorough", action="store_true", help="hold every unit of every layer: a quarter of an hour for a bundled network"
+    )
     options.add_argument(
         "--max-mb",
         type=_megabytes,

@@ -24,6 +24,7 @@ FEWEST = 9
 CANDIDATES = 8
 """Units that are held for each label, of which two are claimed."""
 LABELS = 6
+"""Of more labels the first are claimed, which the page says."""
 CHOSEN_ON = 8_448
 """Steps that claims are chosen on, of all sequences together."""
 SEQUENCES, STEPS = 48, 33_792
@@ -68,11 +69,12 @@ def asked(study: Study, measured: Measured) -> Asked:
     third = np.array([at[group] % 3 == 0 for group in groups])
     first = Read.of(study, SEQUENCES, CHOSEN_ON, np.flatnonzero(third))
     candidates = _candidates(study, first)
-    claims, how = _chosen(study, measured, first, candidates)
+    claims, how = _chosen(study, measured, first, candidates[:LABELS])
+    of = "each label that is" if len(candidates) <= LABELS else f"each of the first {LABELS} labels that are"
     return Asked(
         claims,
         Read.of(study, sequences, steps, np.flatnonzero(~third)),
-        f"Claimed is, for each label that is yes or no or a number, that one or two units carry it: of all layers’ the one that tells it "
+        f"Claimed is, for {of} yes or no or a number, that one or two units carry it: of all layers’ the one that tells it "
         f"best on a third of the groups, and {how}; they are tested on the other {number(len(at) - -(-len(at) // 3))}.",
     )
 
@@ -118,7 +120,7 @@ def _candidates(study: Study, read: Read) -> list[list[Claim]]:
             found.append([claim for _, claim in sorted(each, key=lambda one: -one[0])[:CANDIDATES]])
     if not found:
         raise InputError("the study has no label that is yes or no or a number, and varies")
-    return found[:LABELS]
+    return found
 
 
 def _chosen(study: Study, measured: Measured, read: Read, candidates: list[list[Claim]]) -> tuple[list[Claim], str]:

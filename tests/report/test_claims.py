@@ -53,3 +53,10 @@ def test_where_it_cant_be_seen_what_units_do_the_next_best_is_claimed_and_the_re
     asked = claims.asked(study(9, {"latch": label}), MEASURED)
     assert len(asked.claims) == 2
     assert "the next best (what they do can’t be seen there: needed label 'latch' to vary within groups" in asked.why
+
+
+def test_of_many_labels_the_first_are_claimed_and_that_is_said():
+    asked = claims.asked(study(9, {f"latch {number}": LATCH for number in range(7)}), MEASURED)
+    assert list(dict.fromkeys(one.label for one in asked.claims)) == [f"latch {number}" for number in range(6)]
+    assert "for each of the first 6 labels that are yes or no or a number" in asked.why
+    assert "for each label that is yes or no or a number" in claims.asked(study(9, {"latch": LATCH}), MEASURED).why
